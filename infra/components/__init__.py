@@ -1,0 +1,1 @@
+"""One file a component of the Pulumi program."""

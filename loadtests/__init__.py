@@ -1,0 +1,1 @@
+"""Does it hold: Locust users, shapes and verdicts."""

@@ -1,0 +1,1 @@
+"""What is served: data, training, evaluation and the MLflow registry."""

@@ -1,0 +1,1 @@
+"""What keeps it so: the operator and its policies."""

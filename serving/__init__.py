@@ -1,0 +1,1 @@
+"""How it is served: the BentoML services and the gateway."""
