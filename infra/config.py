@@ -7,6 +7,7 @@ once, in `Pulumi.<stack>.yaml`. Every error names the key, the value and what wo
 from __future__ import annotations
 
 import ipaddress
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -56,7 +57,7 @@ class Embedded(_Strict):
     @field_validator("network", "services")
     @classmethod
     def _loopback_16(cls, value: ipaddress.IPv4Network) -> ipaddress.IPv4Network:
-        if value.prefixlen != 16 or not value.subnet_of(ipaddress.ip_network("127.0.0.0/8")):
+        if value.prefixlen != 16 or not value.subnet_of(ipaddress.IPv4Network("127.0.0.0/8")):
             raise ValueError("must be a /16 of 127.0.0.0/8")
         if value.network_address == ipaddress.ip_address("127.0.0.0"):
             raise ValueError("127.0.0.0/16 is the machine's own; take another")
@@ -237,8 +238,14 @@ def _short(value: object) -> str:
 
 
 def stack_file(stack: str) -> Path:
-    """The file of that stack's configuration."""
-    return ROOT / f"Pulumi.{stack}.yaml"
+    """The file of that stack's configuration: in the checkout, or where `$SWITCHBOARD_STACK_FILE` says.
+
+    The variable counts only for the stack that it is named after (`…/Pulumi.<stack>.yaml`): tests have stacks of
+    their own, and hand the place on to the processes that they start.
+    """
+    name = f"Pulumi.{stack}.yaml"
+    own = Path(os.environ.get("SWITCHBOARD_STACK_FILE", ""))
+    return own if own.name == name else ROOT / name
 
 
 def load(stack: str) -> Stack:

@@ -7,24 +7,68 @@ words: kinds, patch types, field managers, watches; `switchboard.informer` keeps
 
 from __future__ import annotations
 
-import base64
 import json
-import ssl
-import tempfile
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import aiohttp
-import yaml
 
-from switchboard.errors import SwitchboardError
+from switchboard.credentials import SERVICE_ACCOUNT, Credentials
+from switchboard.kinds import (
+    CONFIG_MAPS,
+    CSI_NODES,
+    DAEMON_SETS,
+    DEPLOYMENTS,
+    EVENTS,
+    JOBS,
+    LEASES,
+    NAMESPACES,
+    NODES,
+    PERSISTENT_VOLUME_CLAIMS,
+    PERSISTENT_VOLUMES,
+    PODS,
+    REPLICA_SETS,
+    SECRETS,
+    SERVICE_ACCOUNTS,
+    SERVICES,
+    STATEFUL_SETS,
+    STORAGE_CLASSES,
+    Kind,
+)
+
+__all__ = [
+    "CONFIG_MAPS",
+    "CSI_NODES",
+    "DAEMON_SETS",
+    "DEPLOYMENTS",
+    "EVENTS",
+    "JOBS",
+    "LEASES",
+    "NAMESPACES",
+    "NODES",
+    "PERSISTENT_VOLUMES",
+    "PERSISTENT_VOLUME_CLAIMS",
+    "PODS",
+    "REPLICA_SETS",
+    "SECRETS",
+    "SERVICES",
+    "SERVICE_ACCOUNT",
+    "SERVICE_ACCOUNTS",
+    "STATEFUL_SETS",
+    "STORAGE_CLASSES",
+    "ApiError",
+    "Credentials",
+    "Kind",
+    "Kube",
+    "Object",
+    "Unreachable",
+    "WatchEvent",
+]
 
 Object = dict[str, Any]
 """A Kubernetes object as the API server sends it."""
 
-SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
 _PATCH_TYPES = {
     "merge": "application/merge-patch+json",
@@ -32,51 +76,6 @@ _PATCH_TYPES = {
     "json": "application/json-patch+json",
     "apply": "application/apply-patch+yaml",
 }
-
-
-@dataclass(frozen=True)
-class Kind:
-    """A resource type: `Kind("apps/v1", "deployments", "Deployment")`."""
-
-    api_version: str
-    plural: str
-    kind: str
-    namespaced: bool = True
-
-    def path(
-        self, namespace: str | None = None, name: str | None = None, subresource: str | None = None
-    ) -> str:
-        """The URL path; without a namespace that of all namespaces (for lists of namespaced kinds)."""
-        root = "/api/" if "/" not in self.api_version else "/apis/"
-        parts = [root + self.api_version]
-        if self.namespaced and namespace is not None:
-            parts += ["namespaces", namespace]
-        parts.append(self.plural)
-        if name is not None:
-            parts.append(name)
-        if subresource is not None:
-            parts.append(subresource)
-        return "/".join(parts)
-
-
-CONFIG_MAPS = Kind("v1", "configmaps", "ConfigMap")
-EVENTS = Kind("v1", "events", "Event")
-NAMESPACES = Kind("v1", "namespaces", "Namespace", namespaced=False)
-NODES = Kind("v1", "nodes", "Node", namespaced=False)
-PERSISTENT_VOLUMES = Kind("v1", "persistentvolumes", "PersistentVolume", namespaced=False)
-PERSISTENT_VOLUME_CLAIMS = Kind("v1", "persistentvolumeclaims", "PersistentVolumeClaim")
-PODS = Kind("v1", "pods", "Pod")
-SECRETS = Kind("v1", "secrets", "Secret")
-SERVICES = Kind("v1", "services", "Service")
-SERVICE_ACCOUNTS = Kind("v1", "serviceaccounts", "ServiceAccount")
-DEPLOYMENTS = Kind("apps/v1", "deployments", "Deployment")
-DAEMON_SETS = Kind("apps/v1", "daemonsets", "DaemonSet")
-REPLICA_SETS = Kind("apps/v1", "replicasets", "ReplicaSet")
-STATEFUL_SETS = Kind("apps/v1", "statefulsets", "StatefulSet")
-JOBS = Kind("batch/v1", "jobs", "Job")
-LEASES = Kind("coordination.k8s.io/v1", "leases", "Lease")
-CSI_NODES = Kind("storage.k8s.io/v1", "csinodes", "CSINode", namespaced=False)
-STORAGE_CLASSES = Kind("storage.k8s.io/v1", "storageclasses", "StorageClass", namespaced=False)
 
 
 class ApiError(Exception):
@@ -110,110 +109,6 @@ class WatchEvent:
     object: Object
 
 
-@dataclass
-class Credentials:
-    """How to reach one API server, and as whom. Token files are read again for each connection's request."""
-
-    server: str
-    ca: str | None = None
-    cert_file: Path | None = None
-    key_file: Path | None = None
-    token: str | None = None
-    token_file: Path | None = None
-    namespace: str = "default"
-    _cleanup: list[Path] = field(default_factory=list)
-
-    @classmethod
-    def in_cluster(cls, environ: Mapping[str, str], directory: Path = SERVICE_ACCOUNT) -> Credentials:
-        """Those of the pod that this runs in.
-
-        Raises:
-            SwitchboardError: this is not a pod with a service account.
-        """
-        host, port = environ.get("KUBERNETES_SERVICE_HOST"), environ.get("KUBERNETES_SERVICE_PORT")
-        if not host or not port or not (directory / "token").exists():
-            raise SwitchboardError(
-                "not in a pod with a service account: no token or no KUBERNETES_SERVICE_HOST"
-            )
-        return cls(
-            server=f"https://{host}:{port}",
-            ca=(directory / "ca.crt").read_text(),
-            token_file=directory / "token",
-            namespace=(directory / "namespace").read_text().strip(),
-        )
-
-    @classmethod
-    def from_kubeconfig(cls, source: Path | str, context: str | None = None) -> Credentials:
-        """Those of a kubeconfig: a path, or the contents themselves.
-
-        Raises:
-            SwitchboardError: the file or the context is missing, or it uses what this client can't do (exec plugins).
-        """
-        if isinstance(source, str) and "\n" in source:
-            text, base, name = source, Path.cwd(), "the given kubeconfig"
-        else:
-            path = Path(source).expanduser()
-            name, base = str(path), path.parent
-            try:
-                text = path.read_text()
-            except OSError as error:
-                raise SwitchboardError(f"can't read the kubeconfig {path}: {error.strerror}") from None
-        try:
-            config = yaml.safe_load(text)
-            chosen = context or config.get("current-context")
-            ctx = {item["name"]: item["context"] for item in config["contexts"]}
-            if chosen not in ctx:
-                raise SwitchboardError(
-                    f"{name} has no context {chosen!r}; it has {', '.join(sorted(ctx)) or 'none'}"
-                )
-            cluster = {i["name"]: i["cluster"] for i in config["clusters"]}[ctx[chosen]["cluster"]]
-            user = {i["name"]: i.get("user") or {} for i in config.get("users") or []}[ctx[chosen]["user"]]
-        except (KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
-            raise SwitchboardError(
-                f"{name} is not a usable kubeconfig: {type(error).__name__} {error}"
-            ) from None
-        if unsupported := {"exec", "auth-provider", "username"} & set(user):
-            raise SwitchboardError(
-                f"{name}: user {ctx[chosen]['user']} logs in by {unsupported.pop()}, which is not supported here"
-            )
-        found = cls(server=cluster["server"].rstrip("/"), namespace=ctx[chosen].get("namespace") or "default")
-        if data := cluster.get("certificate-authority-data"):
-            found.ca = base64.b64decode(data).decode()
-        elif file := cluster.get("certificate-authority"):
-            found.ca = (base / file).read_text()
-        found.token = user.get("token")
-        if file := user.get("tokenFile"):
-            found.token_file = base / file
-        for attribute, key in (("cert_file", "client-certificate"), ("key_file", "client-key")):
-            if data := user.get(f"{key}-data"):
-                handle = tempfile.NamedTemporaryFile(delete=False)  # noqa: SIM115 - ssl loads from files only
-                with handle:
-                    handle.write(base64.b64decode(data))
-                setattr(found, attribute, Path(handle.name))
-                found._cleanup.append(Path(handle.name))
-            elif file := user.get(key):
-                setattr(found, attribute, base / file)
-        return found
-
-    def ssl_context(self) -> ssl.SSLContext | Literal[False]:
-        if not self.server.startswith("https"):
-            return False
-        try:
-            context = ssl.create_default_context(cadata=self.ca)
-            if self.cert_file is not None:
-                context.load_cert_chain(self.cert_file, self.key_file)
-        finally:
-            for path in self._cleanup:
-                path.unlink(missing_ok=True)
-            self._cleanup.clear()
-        return context
-
-    def bearer(self) -> str | None:
-        if self.token_file is not None:
-            return self.token_file.read_text().strip()
-        return self.token
-
-
 class Kube:
     """A connection to one API server; an async context manager.
 
@@ -224,9 +119,15 @@ class Kube:
     """
 
     def __init__(
-        self, credentials: Credentials, *, timeout_s: float = 10.0, user_agent: str = "switchboard"
+        self,
+        credentials: Credentials,
+        *,
+        timeout_s: float = 10.0,
+        user_agent: str = "switchboard",
+        max_connections: int = 64,
     ) -> None:
         self.credentials = credentials
+        self._max_connections = max_connections
         self._timeout = aiohttp.ClientTimeout(total=timeout_s)
         self._user_agent = user_agent
         self._session: aiohttp.ClientSession | None = None
@@ -234,7 +135,7 @@ class Kube:
     async def __aenter__(self) -> Kube:
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
-                ssl=self.credentials.ssl_context() or False, limit=64, keepalive_timeout=30
+                ssl=self.credentials.ssl_context() or False, limit=self._max_connections, keepalive_timeout=30
             ),
             timeout=self._timeout,
             headers={"User-Agent": self._user_agent},
@@ -401,7 +302,7 @@ class Kube:
         propagation: Literal["Foreground", "Background", "Orphan"] | None = None,
         uid: str | None = None,
     ) -> Object | None:
-        """Delete; None where it doesn't exist (or, with `uid`, is another object by now: `Conflict` is raised)."""
+        """Delete; None where it doesn't exist. With `uid`, `Conflict` where it is another object by now."""
         options: Object = {"apiVersion": "v1", "kind": "DeleteOptions"}
         if grace_period_s is not None:
             options["gracePeriodSeconds"] = grace_period_s

@@ -1,1 +1,149 @@
-"""What all tests share."""
+"""What all tests share: a real control plane, started once a session and only where a test asks for it.
+
+    async def test_it(control_plane: ControlPlane) -> None:
+        async with Kube(Credentials.from_kubeconfig(control_plane.kubeconfig)) as kube: ...
+
+It is a site of its own stack with its own loopback ranges and state folder, without node agents and Service proxy.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import io
+import os
+import socket
+from collections.abc import Coroutine, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from infra import config
+from infra.local.layout import API_PORT, SiteLayout
+from switchboard import paths
+from switchboard.progress import Progress
+
+FIRST, LAST = 150, 199
+"""127.150-127.199 are the tests' own; each session takes one for its network and Services each."""
+
+
+@dataclass(frozen=True)
+class ControlPlane:
+    """A running control plane of a test stack with one public site (and a private one that isn't started)."""
+
+    stack: str
+    layout: SiteLayout
+    env: Mapping[str, str] = field(default_factory=dict)
+    """For child processes that load the stack themselves (`--stack`, `infra.config.load`)."""
+
+    @property
+    def kubeconfig(self) -> Path:
+        return self.layout.kubeconfig
+
+
+_reserved: list[socket.socket] = []
+
+
+def free_networks(count: int) -> list[str]:
+    """Loopback /16 networks that nobody uses, reserved for this process until it ends.
+
+    A bound socket is the reservation: the kernel lets it go with the process, however that ends.
+    """
+    span = LAST - FIRST + 1
+    found: list[str] = []
+    for offset in range(span):
+        network = f"127.{FIRST + (os.getpid() * 4 + offset) % span}"
+        guard = socket.socket()
+        try:
+            guard.bind((f"{network}.255.254", API_PORT))
+        except OSError:
+            guard.close()
+            continue
+        _reserved.append(guard)
+        with socket.socket() as probe:  # a control plane that a test session left when it was killed
+            if probe.connect_ex((f"{network}.0.1", API_PORT)) != 0:
+                found.append(f"{network}.0.0/16")
+        if len(found) == count:
+            return found
+    raise RuntimeError(f"no {count} free networks in 127.{FIRST}-127.{LAST}")
+
+
+def write_stack(root: Path, stack: str) -> dict[str, str]:
+    """A stack of its own below `root`: the environment in which it is found and keeps its state there."""
+    file = root / f"Pulumi.{stack}.yaml"
+    file.write_text(yaml.safe_dump(stack_document(free_networks(4))))
+    return {"SWITCHBOARD_STACK_FILE": str(file), "SWITCHBOARD_STATE": str(root / "state")}
+
+
+def stack_document(networks: list[str]) -> dict[str, Any]:
+    """A stack file's document: two small embedded sites on four networks."""
+    return {
+        "config": {
+            "switchboard:sites": [
+                {
+                    "name": "private",
+                    "role": "private",
+                    "region": "cn-shanghai",
+                    "embedded": {
+                        "network": networks[0],
+                        "services": networks[1],
+                        "nodes": [{"name": "private-1", "zone": "cn-shanghai-a"}],
+                    },
+                },
+                {
+                    "name": "public",
+                    "role": "public",
+                    "region": "cn-shenzhen",
+                    "embedded": {
+                        "network": networks[2],
+                        "services": networks[3],
+                        "nodes": [
+                            {"name": "public-1", "zone": "cn-shenzhen-a"},
+                            {"name": "public-2", "zone": "cn-shenzhen-b"},
+                            {"name": "edge-1", "tier": "edge", "region": "cn-beijing"},
+                        ],
+                    },
+                    "edges": [{"region": "cn-beijing"}],
+                },
+            ],
+            "switchboard:images": {
+                "switchboard": "switchboard.dev/switchboard:0.1.0",
+                "envoy": "envoyproxy/envoy:v1.40.0",
+                "prometheus": "prom/prometheus:v2.42.0",
+                "alertmanager": "prom/alertmanager:v0.25.0",
+            },
+            "switchboard:modelServers": [{"name": "chat", "model": "chat-intent"}],
+        }
+    }
+
+
+def run_apart(work: Coroutine[Any, Any, Any]) -> Any:
+    """Run a coroutine in a loop and a thread of its own, so that it works in and out of the tests' loop."""
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, work).result()
+
+
+@pytest.fixture(scope="session")
+def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
+    """A real control plane (etcd, API server, controllers, scheduler), stopped at the session's end."""
+    from infra.local import cloud, site, teardown
+
+    root = tmp_path_factory.mktemp("control-plane")
+    stack = f"test{os.getpid()}"
+    env = write_stack(root, stack)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in env.items():
+            patch.setenv(name, value)
+        layout = SiteLayout(config.load(stack).site("public"), paths.state_dir(stack))
+        embedded = site.EmbeddedSite(stack, layout)
+        work = site.up(embedded, cloud.tools(), Progress(io.StringIO()), nodes=False, proxy=False)
+        try:
+            run_apart(work)
+            patch.undo()
+            yield ControlPlane(stack, layout, env)
+        finally:
+            with Progress(io.StringIO()).step("stop") as step:
+                teardown.down(layout.directory, stack, step)

@@ -1,0 +1,98 @@
+"""The infra group of the `switchboard` command; `up`, `down`, `status` and their like are at the root as well."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Literal
+
+import typer
+
+from switchboard.paths import DEFAULT_STACK
+
+app = typer.Typer(no_args_is_help=True, help="What is there: the cloud, its stacks and its tools.")
+
+StackOption = Annotated[
+    str, typer.Option("--stack", envvar="SWITCHBOARD_STACK", help="The stack, as in Pulumi.<stack>.yaml.")
+]
+OutputOption = Annotated[
+    Literal["text", "json"], typer.Option("--output", "-o", help="`json` for other programs.")
+]
+
+
+@app.command(epilog="Example: `switchboard up`")
+def up(stack: StackOption = DEFAULT_STACK) -> None:
+    """Bring the embedded cloud up, lay it out with Pulumi and ask it a customer's question."""
+    from infra.up import up as bring_up
+    from switchboard.progress import Progress
+
+    with Progress() as progress:
+        answered = bring_up(stack, progress)
+    body = answered.body
+    typer.echo(f"\nCustomer:    {answered.question}")
+    typer.echo(f"Switchboard: {body['answer']}")
+    typer.echo(
+        f"             ({body['intent']}, confidence {body['confidence']:.2f}, model version {body['model_version']},"
+        f" {answered.seconds * 1000:.0f} ms, by {answered.url})"
+    )
+
+
+@app.command(epilog="Example: `switchboard down`")
+def down(stack: StackOption = DEFAULT_STACK) -> None:
+    """Stop what `up` started: no process, mount or cgroup is left; state and volumes stay."""
+    from infra.local import cloud
+    from switchboard.progress import Progress
+
+    with Progress() as progress, cloud.exclusive(stack, "switchboard down"):
+        cloud.down(stack, progress)
+
+
+@app.command(epilog="Example: `switchboard clean --stack local`")
+def clean(stack: StackOption = DEFAULT_STACK) -> None:
+    """Stop the stack and remove its state: sites, volumes, Pulumi's state. Built tools stay."""
+    from infra.local import cloud
+    from switchboard.progress import Progress
+
+    with Progress() as progress, cloud.exclusive(stack, "switchboard clean"):
+        cloud.clean(stack, progress)
+
+
+@app.command(epilog="Examples: `switchboard status` · `switchboard status --output json | jq .endpoints`")
+def status(stack: StackOption = DEFAULT_STACK, output: OutputOption = "text") -> None:
+    """What runs, healthy or not, with addresses. Exit code 1 where something is unhealthy."""
+    from infra.status import read, table
+
+    found = read(stack)
+    typer.echo(found.model_dump_json(indent=2) if output == "json" else table(found))
+    if not found.healthy:
+        raise typer.Exit(1)
+
+
+@app.command(epilog='Example: `eval "$(switchboard env)"`, then `kubectl --context public get pods -A`')
+def env(stack: StackOption = DEFAULT_STACK) -> None:
+    """Print the environment in which plain `pulumi up` and `kubectl` work on the stack."""
+    from infra import pulumi_cli
+    from infra.local import toolchain
+
+    for line in pulumi_cli.shell_lines(stack, toolchain.locate()):
+        typer.echo(line)
+
+
+@app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    epilog="Example: `switchboard pulumi -- preview --diff`",
+)
+def pulumi(ctx: typer.Context, stack: StackOption = DEFAULT_STACK) -> None:
+    """Run Pulumi with the right environment; its arguments come after `--`."""
+    from infra import pulumi_cli
+    from infra.local import toolchain
+
+    sys.exit(pulumi_cli.run(stack, toolchain.locate(), ctx.args))
+
+
+def _toolchain() -> typer.Typer:
+    from infra.local.toolchain.cli import app as toolchain_app
+
+    return toolchain_app
+
+
+app.add_typer(_toolchain(), name="toolchain")

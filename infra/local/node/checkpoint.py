@@ -1,0 +1,138 @@
+"""The node's pods on disk: manifest, record, volumes and logs of each, one folder a pod.
+
+    pods/<uid>/pod.json       the manifest as last seen
+    pods/<uid>/record.json    what the agent remembers (`PodRecord`)
+    pods/<uid>/etc-hosts, volumes/<name>, logs/<container>/<attempt>.log, messages/<container>
+
+With them an agent that comes back knows its pods before the site answers, and starts them alone if it doesn't.
+Config maps, secrets and Services that pods needed are kept too (`objects/`, 0600), for a start while cut off.
+Files are replaced by rename: a crash leaves the old or the new one.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from infra.local.node.records import PodRecord
+from switchboard.kube import Object
+
+log = logging.getLogger(__name__)
+
+
+def write_atomically(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.new")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)
+    temporary.replace(path)
+
+
+@dataclass(frozen=True)
+class PodDir:
+    """The folder of one pod."""
+
+    path: Path
+
+    def make(self) -> None:
+        for part in ("volumes", "logs", "messages"):
+            (self.path / part).mkdir(parents=True, exist_ok=True)
+
+    @property
+    def hosts(self) -> Path:
+        return self.path / "etc-hosts"
+
+    @property
+    def volumes(self) -> Path:
+        return self.path / "volumes"
+
+    def log(self, container: str, attempt: int) -> Path:
+        return self.path / "logs" / container / f"{attempt}.log"
+
+    def message(self, container: str) -> Path:
+        """Where the container writes its termination message."""
+        return self.path / "messages" / container
+
+    def save_pod(self, pod: Object) -> None:
+        self.make()
+        slim = {**pod, "metadata": {k: v for k, v in pod["metadata"].items() if k != "managedFields"}}
+        write_atomically(self.path / "pod.json", json.dumps(slim))
+
+    def save_record(self, record: PodRecord) -> None:
+        self.make()
+        write_atomically(self.path / "record.json", record.model_dump_json())
+
+    def load(self) -> tuple[Object, PodRecord] | None:
+        """Manifest and record; None where either is missing or broken (said in the log)."""
+        try:
+            pod = json.loads((self.path / "pod.json").read_text())
+            return pod, PodRecord.model_validate_json((self.path / "record.json").read_text())
+        except FileNotFoundError:
+            return None
+        except (ValueError, ValidationError) as error:
+            log.error("checkpoint %s is broken and left out: %s", self.path.name, error)
+            return None
+
+    def drop_old_logs(self, container: str, attempt: int) -> None:
+        """Keep the logs of the current run and of the one before."""
+        for path in (self.path / "logs" / container).glob("*.log*"):
+            number = path.name.partition(".")[0]
+            if number.isdigit() and int(number) < attempt - 1:
+                path.unlink(missing_ok=True)
+
+    def remove(self) -> None:
+        shutil.rmtree(self.path, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """All pods of a node; `directory` is made if it is missing, for its owner alone."""
+
+    directory: Path
+
+    def make(self) -> None:
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self.directory.chmod(0o700)
+
+    def pod(self, uid: str) -> PodDir:
+        return PodDir(self.directory / uid)
+
+    def load(self) -> list[tuple[Object, PodRecord]]:
+        """Every pod with a whole checkpoint; folders without one are removed (nothing runs from them)."""
+        found = []
+        for path in sorted(p for p in self.directory.iterdir() if p.is_dir()):
+            loaded = PodDir(path).load()
+            if loaded is not None:
+                found.append(loaded)
+        return found
+
+
+@dataclass(frozen=True)
+class ObjectCache:
+    """Copies of API objects on disk, by a name of ours."""
+
+    directory: Path
+
+    def _path(self, name: str) -> Path:
+        return self.directory / f"{name}.json"
+
+    def save(self, name: str, value: Any) -> None:
+        self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        write_atomically(self._path(name), json.dumps(value))
+
+    def load(self, name: str) -> Any:
+        """The copy, or None."""
+        try:
+            return json.loads(self._path(name).read_text())
+        except (FileNotFoundError, ValueError):
+            return None
+
+    def drop(self, name: str) -> None:
+        self._path(name).unlink(missing_ok=True)

@@ -1,0 +1,378 @@
+"""The runs of one pod's containers: starting, watching, probing, stopping. The effects behind `lifecycle`'s steps.
+
+Every change of a container's record goes through here, is saved, and wakes the pod's worker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from infra.local.node import container_spec, crilogs, environment, podspec
+from infra.local.node.container_spec import Place, parse_run_id, run_id
+from infra.local.node.ending import HookFailed, end_container, run_hook
+from infra.local.node.podspec import ConfigError
+from infra.local.node.probes import Prober
+from infra.local.node.records import Container, Ended, Problem
+from infra.local.runtime import ContainerState, NoSuchContainer, StartError, UnknownImage, resolve
+from switchboard.kube import Object
+
+if TYPE_CHECKING:
+    from infra.local.node.pod_worker import PodWorker
+
+log = logging.getLogger(__name__)
+
+_MESSAGE_LIMIT_BYTES = 4096
+_FALLBACK_LINES = 80
+_FALLBACK_BYTES = 2048
+_CANNOT_START = 128
+_PROBES = (("startup", "startupProbe"), ("readiness", "readinessProbe"), ("liveness", "livenessProbe"))
+
+
+class ContainerRuns:
+    """The running containers of one pod; `pids` are their first processes."""
+
+    def __init__(self, worker: PodWorker) -> None:
+        self._worker = worker
+        self._watchers: dict[str, asyncio.Task[None]] = {}
+        self._probers: dict[str, list[asyncio.Task[None]]] = {}
+        self.pids: dict[str, int] = {}
+
+    def _one(self, name: str) -> Object:
+        found = podspec.container(self._worker.pod, name)
+        if found is None:
+            raise KeyError(name)
+        return found
+
+    # Adoption
+
+    def adopt(self, states: dict[str, ContainerState]) -> None:
+        for container in self._worker.record.containers.values():
+            newest = self._newest(container, states)
+            if newest is not None and (state := states[newest]).exit is None and state.pid is not None:
+                container.attempt, container.run_id = parse_run_id(newest)[2], newest
+                container.phase, container.ended = "running", None
+                container.started_at = state.started_at
+                self._running(container, state)
+            elif container.phase == "running":
+                self._lost_or_ended(container, states.get(container.run_id or ""))
+        self._worker.save()
+
+    def _newest(self, container: Container, states: dict[str, ContainerState]) -> str | None:
+        own = [id for id in states if parse_run_id(id)[:2] == (self._worker.uid, container.name)]
+        return max(own, key=lambda id: parse_run_id(id)[2], default=None)
+
+    def _lost_or_ended(self, container: Container, state: ContainerState | None) -> None:
+        if state is not None and state.exit is not None:
+            self._set_ended(container, Ended.of(container.run_id or "", state.exit, self._message(container)))
+            return
+        ended = Ended(
+            run_id=container.run_id or "",
+            exit_code=137,
+            reason="ContainerStatusUnknown",
+            message="the container was not there any more when the node came back",
+            started_at=container.started_at,
+            finished_at=datetime.now(UTC),
+        )
+        self._set_ended(container, ended)
+
+    # Starting
+
+    async def start(self, name: str) -> None:
+        container = self._worker.record.containers[name]
+        try:
+            async with self._worker.context.starts:
+                if not self._worker.ending:
+                    await self._start(container)
+        except UnknownImage as error:
+            again = container.problem is not None and container.problem.reason.endswith(
+                ("Pull", "PullBackOff")
+            )
+            reason = "ImagePullBackOff" if again else "ErrImagePull"
+            self._postpone(container, Problem(reason=reason, message=str(error)))
+        except ConfigError as error:
+            self._postpone(container, Problem(reason=error.reason, message=error.message))
+        except StartError as error:
+            if error.reason.startswith("CreateContainer"):
+                self._postpone(container, Problem(reason=error.reason, message=error.message))
+            else:
+                self._failed_to_run(container, error.message)
+        finally:
+            container.busy = False
+
+    async def _start(self, container: Container) -> None:
+        worker, one = self._worker, self._one(container.name)
+        attempt = container.attempt + (1 if container.phase == "exited" else 0)
+        image = resolve(one["image"])
+        wanted = environment.references(worker.pod)
+        sources = await worker.volumes.sources(worker.pod, worker.record.ip or "", wanted)
+        place = self._place(container.name, attempt)
+        worker.directory.drop_old_logs(container.name, attempt)
+        spec = container_spec.build(
+            worker.pod, one, image, sources, worker.volumes.folders, worker.volumes.read_only, place
+        )
+        if (before := self._watchers.get(container.name)) is not None:
+            await asyncio.wait({before})
+        if container.run_id is not None:  # of the run before; its end is in the record
+            await worker.context.runtime.remove(container.run_id)
+        state = await worker.context.runtime.start(spec)
+        if container.phase == "exited":
+            container.previous = container.ended
+        container.attempt, container.run_id = attempt, place.run_id
+        container.phase, container.ended, container.problem = "running", None, None
+        container.stop_because = None
+        container.started_at = state.started_at or datetime.now(UTC)
+        container.started = container.ready = False
+        worker.save()
+        log.info("pod %s: container %s runs (pid %s)", podspec.label(worker.pod), container.name, state.pid)
+        present = f'Container image "{one["image"]}" already present on machine'
+        worker.event("Normal", "Pulled", present, container.name)
+        worker.event("Normal", "Created", f"Container created: {container.name}", container.name)
+        worker.event("Normal", "Started", f"Container started: {container.name}", container.name)
+        await self._post_start(container, one)
+        self._running(container, state)
+        worker.wake()
+
+    def _place(self, name: str, attempt: int) -> Place:
+        worker = self._worker
+        message = worker.directory.message(name)
+        message.parent.mkdir(parents=True, exist_ok=True)
+        message.write_bytes(b"")
+        message.chmod(0o666)
+        return Place(
+            run_id=run_id(worker.uid, name, attempt),
+            log=worker.directory.log(name, attempt),
+            cgroup=worker.context.cgroup(worker.uid, name),
+            hosts=worker.directory.hosts,
+            message=message,
+        )
+
+    async def _post_start(self, container: Container, one: Object) -> None:
+        hook = (one.get("lifecycle") or {}).get("postStart")
+        if not hook:
+            return
+        worker = self._worker
+        try:
+            await run_hook(
+                worker.context.runtime,
+                container.run_id or "",
+                one,
+                hook,
+                worker.record.ip or "",
+                podspec.grace_s(worker.pod),
+            )
+        except HookFailed as error:
+            worker.event("Warning", "FailedPostStartHook", f"PostStartHook failed: {error}", container.name)
+            container.stop_because = Problem(reason="FailedPostStartHook", message=str(error))
+
+    def _postpone(self, container: Container, problem: Problem) -> None:
+        """It can't be made now: said, and tried again after the back-off."""
+        worker = self._worker
+        if container.problem is None or container.problem.message != problem.message:
+            log.warning(
+                "pod %s: container %s: %s", podspec.label(worker.pod), container.name, problem.message
+            )
+        worker.event("Warning", "Failed", f"Error: {problem.reason}: {problem.message}", container.name)
+        container.problem = problem
+        container.delay_s = worker.context.settings.back_off.next(container.delay_s, 0.0)[1]
+        container.retry_at = asyncio.get_running_loop().time() + container.delay_s
+
+    def _failed_to_run(self, container: Container, message: str) -> None:
+        """The program could not be executed: that counts as a run, which ended at once."""
+        worker = self._worker
+        worker.event("Warning", "Failed", f"Error: RunContainerError: {message}", container.name)
+        if container.phase == "exited":
+            container.previous = container.ended
+            container.attempt += 1
+        container.run_id = run_id(worker.uid, container.name, container.attempt)
+        now = datetime.now(UTC)
+        ended = Ended(
+            run_id=container.run_id,
+            exit_code=_CANNOT_START,
+            reason="StartError",
+            message=message,
+            started_at=now,
+            finished_at=now,
+        )
+        self._set_ended(container, ended)
+
+    # Running
+
+    def _running(self, container: Container, state: ContainerState) -> None:
+        """Watch and probe a run that has begun."""
+        name = container.name
+        if state.pid is not None:
+            self.pids[name] = state.pid
+        self._watchers[name] = asyncio.create_task(self._watch(container, state.id))
+        one = self._one(name)
+        if not one.get("startupProbe"):
+            container.started = True
+        if not one.get("readinessProbe"):
+            container.ready = container.started
+        self._probe(container)
+
+    async def _watch(self, container: Container, id: str) -> None:
+        exit = await self._worker.context.runtime.wait(id)
+        self._stop_probing(container.name)
+        self.pids.pop(container.name, None)
+        message = await asyncio.to_thread(self._message, container, failed=exit.exit_code != 0)
+        self._set_ended(container, Ended.of(id, exit, message))
+        log.info(
+            "pod %s: container %s ended: %s",
+            podspec.label(self._worker.pod),
+            container.name,
+            f"signal {exit.signal}" if exit.signal else f"exit code {exit.exit_code}",
+        )
+        with contextlib.suppress(NoSuchContainer):
+            await self._worker.context.runtime.remove(id)
+
+    def _set_ended(self, container: Container, ended: Ended) -> None:
+        worker = self._worker
+        container.phase, container.ended = "exited", ended
+        container.started = container.ready = False
+        container.problem = None
+        again = not worker.ending and podspec.should_restart(
+            podspec.restart_policy(worker.pod), container.kind, ended.exit_code
+        )
+        if again:
+            ran_s = (ended.finished_at - ended.started_at).total_seconds() if ended.started_at else 0.0
+            wait_s, container.delay_s = worker.context.settings.back_off.next(container.delay_s, ran_s)
+            container.retry_at = asyncio.get_running_loop().time() + wait_s
+            if wait_s > 0:
+                text = (
+                    f"back-off {wait_s:g}s restarting failed container={container.name} "
+                    f"pod={podspec.name(worker.pod)}_{podspec.namespace(worker.pod)}({worker.uid})"
+                )
+                container.problem = Problem(reason="CrashLoopBackOff", message=text)
+                worker.event(
+                    "Warning",
+                    "BackOff",
+                    f"Back-off restarting failed container {container.name} in pod {podspec.name(worker.pod)}",
+                    container.name,
+                )
+        worker.save()
+        worker.wake()
+
+    def _message(self, container: Container, failed: bool = True) -> str:
+        """What the container left in its termination message file, or at the end of its log where it asks so."""
+        worker, one = self._worker, self._one(container.name)
+        path: Path = worker.directory.message(container.name)
+        try:
+            text = path.read_bytes()[:_MESSAGE_LIMIT_BYTES].decode(errors="replace")
+        except OSError:
+            text = ""
+        if not text and failed and one.get("terminationMessagePolicy") == "FallbackToLogsOnError":
+            log_path = worker.directory.log(container.name, container.attempt)
+            text = crilogs.last_text(log_path, _FALLBACK_LINES, _FALLBACK_BYTES)
+        return text
+
+    # Probing
+
+    def _probe(self, container: Container) -> None:
+        one = self._one(container.name)
+        kinds = [kind for kind, key in _PROBES if one.get(key)]
+        if not container.started:
+            kinds = ["startup"]
+        for kind in kinds:
+            if kind != "startup" or not container.started:
+                self._start_prober(container, one, kind)  # type: ignore[arg-type]
+
+    def _start_prober(
+        self, container: Container, one: Object, kind: Literal["startup", "readiness", "liveness"]
+    ) -> None:
+        worker, id = self._worker, container.run_id or ""
+
+        async def execute(argv: list[str], timeout_s: float) -> Any:
+            return await worker.context.runtime.exec(id, argv, timeout_s)
+
+        prober = Prober(
+            kind=kind,
+            probe=one[f"{kind}Probe"],
+            one=one,
+            pod_ip=worker.record.ip or "",
+            execute=execute,
+            on_verdict=partial(self._verdict, container, kind, id),
+            on_failure=partial(self._unhealthy, container.name, kind),
+            known=container.ready if kind == "readiness" else None,
+        )
+        ran_s = (datetime.now(UTC) - container.started_at).total_seconds() if container.started_at else 0.0
+        task = asyncio.create_task(prober.run(ran_s))
+        self._probers.setdefault(container.name, []).append(task)
+
+    def _unhealthy(self, name: str, kind: str, message: str) -> None:
+        self._worker.event("Warning", "Unhealthy", f"{kind.capitalize()} probe failed: {message}", name)
+
+    def _verdict(self, container: Container, kind: str, id: str, ok: bool, message: str) -> None:
+        if container.run_id != id or container.phase != "running":
+            return
+        worker = self._worker
+        if kind == "readiness":
+            container.ready = ok
+        elif ok and kind == "startup":
+            container.started = True
+            container.ready = container.ready or not self._one(container.name).get("readinessProbe")
+            self._probe(container)
+        elif not ok:
+            why = f"Container {container.name} failed {kind} probe, will be restarted"
+            container.stop_because = Problem(reason="Unhealthy", message=why)
+        worker.save()
+        worker.wake()
+
+    def _stop_probing(self, name: str) -> None:
+        for task in self._probers.pop(name, []):
+            task.cancel()
+
+    # Stopping
+
+    async def stop(self, name: str, because: Problem) -> None:
+        worker, container = self._worker, self._worker.record.containers[name]
+        watcher, one = self._watchers.get(name), self._one(name)
+        try:
+            if watcher is None or container.phase != "running":
+                return
+            text = because.message if container.stop_because else f"Stopping container {name}"
+            worker.event("Normal", "Killing", text, name)
+            own = asyncio.get_running_loop().time() + self._own_grace_s(one)
+            self._stop_probing(name)
+            await end_container(
+                worker.context.runtime,
+                container.run_id or "",
+                one,
+                worker.record.ip or "",
+                watcher,
+                lambda: worker.deadline if worker.ending else own,
+                lambda text: worker.event(
+                    "Warning", "FailedPreStopHook", f"PreStopHook failed: {text}", name
+                ),
+            )
+        finally:
+            container.busy = False
+
+    def _own_grace_s(self, one: Object) -> float:
+        """Of a container that is stopped although its pod goes on."""
+        for key in ("livenessProbe", "startupProbe"):
+            if (given := (one.get(key) or {}).get("terminationGracePeriodSeconds")) is not None:
+                return float(given)
+        return podspec.grace_s(self._worker.pod)
+
+    def let_go(self) -> None:
+        """Stop watching and probing; what runs goes on."""
+        for name in list(self._probers):
+            self._stop_probing(name)
+        for watcher in self._watchers.values():
+            if not watcher.done():
+                watcher.cancel()
+        self._watchers.clear()
+
+    async def forget(self) -> None:
+        """Remove what the runtime still has of the pod."""
+        if ending := [watcher for watcher in self._watchers.values() if not watcher.done()]:
+            await asyncio.wait(ending)
+        for container in self._worker.record.containers.values():
+            if container.run_id is not None:
+                await self._worker.context.runtime.remove(container.run_id)

@@ -1,0 +1,82 @@
+"""What the pods of a node share: the node itself, its connections, and what it gives out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from infra.local.layout import KUBELET_PORT, NodeLayout, SiteLayout
+from infra.local.node.checkpoint import Checkpoint
+from infra.local.node.environment import service_env
+from infra.local.node.events import Events
+from infra.local.node.ips import Addresses
+from infra.local.node.lifecycle import BackOff
+from infra.local.node.objects import Objects
+from infra.local.runtime import Runtime
+from switchboard.kube import Kube
+
+PODS_CAPACITY = 110
+
+
+def boot_id() -> str:
+    """This boot of the machine: what was in memory before another one is gone."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What may differ from one agent to the next (tests make it shorter)."""
+
+    back_off: BackOff = field(default_factory=BackOff)
+    refresh_s: float = 20.0
+    """How often mounted config maps, secrets and tokens are looked at."""
+    status_period_s: float = 60.0
+    lease_period_s: float = 10.0
+    lease_duration_s: int = 40
+    sync_wait_s: float = 5.0
+    """How long a starting agent waits for the API server before it starts its pods from the checkpoint."""
+    bind_check_s: float = 10.0
+    concurrent_starts: int = 4
+
+
+@dataclass
+class Context:
+    """The node as its pods' workers see it."""
+
+    stack: str
+    site: SiteLayout
+    node: NodeLayout
+    kube: Kube
+    runtime: Runtime
+    checkpoint: Checkpoint
+    objects: Objects
+    events: Events
+    addresses: Addresses
+    names: Callable[[], dict[str, str]]
+    settings: Settings = Settings()
+    boot: str = field(default_factory=boot_id)
+    starts: asyncio.Semaphore = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.starts = asyncio.Semaphore(self.settings.concurrent_starts)
+
+    @property
+    def host_ip(self) -> str:
+        return str(self.node.ip)
+
+    @property
+    def allocatable(self) -> dict[str, str]:
+        return {"cpu": self.node.node.cpu, "memory": self.node.node.memory, "pods": str(PODS_CAPACITY)}
+
+    @property
+    def service_env(self) -> dict[str, str]:
+        return service_env(str(self.site.kubernetes_service_ip))
+
+    @property
+    def kubelet_port(self) -> int:
+        return KUBELET_PORT
+
+    def cgroup(self, pod_uid: str, container: str) -> str:
+        return f"switchboard/{self.stack}/{self.site.name}/{self.node.name}/{pod_uid}/{container}"

@@ -1,0 +1,140 @@
+"""Events about pods and the node: sent one after the other beside the work, the same one again as a count.
+
+Best effort, like every kubelet's: while the API server is away the last few are kept, older ones are dropped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from collections import OrderedDict, deque
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Literal
+
+from infra.local.node.records import show_time
+from switchboard.kube import EVENTS, ApiError, Kube, Object, Unreachable
+
+log = logging.getLogger(__name__)
+
+_KEPT = 200
+_KNOWN = 512
+_COUNT_PERIOD_S = 10.0
+_RETRY_S = 2.0
+
+Key = tuple[str, str, str, str]
+
+
+@dataclass
+class _Sent:
+    name: str
+    namespace: str
+    count: int
+    patched_at: float
+
+
+class Events:
+    """`emit` never blocks and never fails; `run` sends."""
+
+    def __init__(self, kube: Kube, node: str) -> None:
+        self._kube = kube
+        self._node = node
+        self._queue: deque[tuple[Key, Object]] = deque(maxlen=_KEPT)
+        self._sent: OrderedDict[Key, _Sent] = OrderedDict()
+        self._wake = asyncio.Event()
+
+    def emit(
+        self,
+        about: Object,
+        kind: Literal["Normal", "Warning"],
+        reason: str,
+        message: str,
+        *,
+        container: str | None = None,
+        init: bool = False,
+    ) -> None:
+        """An event about a pod (or its container) or the node."""
+        meta = about["metadata"]
+        reference: Object = {
+            "apiVersion": "v1",
+            "kind": about.get("kind") or "Pod",
+            "name": meta["name"],
+            "uid": meta["uid"],
+        }
+        if "namespace" in meta:
+            reference["namespace"] = meta["namespace"]
+        if container is not None:
+            reference["fieldPath"] = f"spec.{'initContainers' if init else 'containers'}{{{container}}}"
+        message = message[:1000]
+        key = (meta["uid"], reference.get("fieldPath", ""), reason, message)
+        known = self._sent.get(key)
+        if known is not None:
+            known.count += 1
+            if known.count > 3 and time.monotonic() - known.patched_at < _COUNT_PERIOD_S:
+                return  # counted; the next one after the period tells
+        now = show_time(datetime.now(UTC))
+        body: Object = {
+            "apiVersion": "v1",
+            "kind": "Event",
+            "metadata": {
+                "name": f"{meta['name'][:200]}.{secrets.token_hex(8)}",
+                "namespace": meta.get("namespace", "default"),
+            },
+            "involvedObject": reference,
+            "type": kind,
+            "reason": reason,
+            "message": message,
+            "source": {"component": "kubelet", "host": self._node},
+            "reportingComponent": "kubelet",
+            "reportingInstance": self._node,
+            "firstTimestamp": now,
+            "lastTimestamp": now,
+            "count": 1,
+        }
+        self._queue.append((key, body))
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Send until cancelled."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._queue:
+                key, body = self._queue.popleft()
+                try:
+                    await self._send(key, body)
+                except Unreachable:
+                    if len(self._queue) < _KEPT:
+                        self._queue.appendleft((key, body))
+                    await asyncio.sleep(_RETRY_S)
+                except ApiError as error:
+                    # A namespace that is being removed takes no new events; nobody would read them.
+                    log.debug("event %s refused: %s", body["reason"], error)
+
+    async def _send(self, key: Key, body: Object) -> None:
+        known = self._sent.get(key)
+        if known is not None:
+            known.patched_at = time.monotonic()
+            try:
+                await self._kube.patch(
+                    EVENTS,
+                    known.name,
+                    {"count": known.count, "lastTimestamp": body["lastTimestamp"]},
+                    known.namespace,
+                )
+                return
+            except ApiError as error:
+                if not error.not_found:
+                    raise
+        meta = body["metadata"]
+        self._sent[key] = _Sent(meta["name"], meta["namespace"], 1, time.monotonic())
+        self._sent.move_to_end(key)
+        while len(self._sent) > _KNOWN:
+            self._sent.popitem(last=False)
+        try:
+            await self._kube.create(EVENTS, body)
+        except (ApiError, Unreachable):
+            self._sent.pop(key, None)
+            raise

@@ -1,0 +1,86 @@
+"""Config maps, secrets and volumes of the node's pods: asked of the API server, kept on disk for when it is away.
+
+A node may read only what its pods name, one object at a time (the Node authorizer), and learns of that with a short
+delay; hence the second try after `Forbidden`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+
+from infra.local.node.checkpoint import ObjectCache
+from infra.local.node.podspec import ConfigError
+from switchboard.kube import (
+    CONFIG_MAPS,
+    PERSISTENT_VOLUME_CLAIMS,
+    PERSISTENT_VOLUMES,
+    SECRETS,
+    ApiError,
+    Kind,
+    Kube,
+    Object,
+    Unreachable,
+)
+
+KINDS: dict[str, Kind] = {
+    kind.kind: kind for kind in (CONFIG_MAPS, SECRETS, PERSISTENT_VOLUME_CLAIMS, PERSISTENT_VOLUMES)
+}
+_FORBIDDEN_RETRIES_S = (0.05, 0.15, 0.4)
+
+
+class Objects:
+    """Reads objects by kind, namespace and name, with the last known copy where the API server doesn't answer."""
+
+    def __init__(self, kube: Kube, cache: ObjectCache) -> None:
+        self._kube = kube
+        self._cache = cache
+
+    async def get(self, kind: str, namespace: str, name: str) -> Object | None:
+        """The object; None where it doesn't exist.
+
+        Raises:
+            ConfigError: not to be had now: no answer and no copy, or refused.
+        """
+        key = f"{kind}.{namespace}.{name}"
+        try:
+            found = await self._ask(KINDS[kind], namespace, name)
+        except (Unreachable, ApiError) as error:
+            if isinstance(error, ApiError) and error.status < 500 and error.status != 429:
+                raise ConfigError(f'{kind.lower()} "{name}": {error.message}') from error
+            if (known := self._cache.load(key)) is None:
+                raise ConfigError(
+                    f'{kind.lower()} "{name}": the API server doesn\'t answer ({error}) and there is no copy'
+                ) from error
+            return known
+        if found is None:
+            self._cache.drop(key)
+            return None
+        found["metadata"].pop("managedFields", None)
+        known = self._cache.load(key)
+        if known is None or known["metadata"]["resourceVersion"] != found["metadata"]["resourceVersion"]:
+            self._cache.save(key, found)
+        return found
+
+    async def _ask(self, kind: Kind, namespace: str, name: str) -> Object | None:
+        for wait_s in (*_FORBIDDEN_RETRIES_S, None):
+            try:
+                return await self._kube.get_or_none(kind, name, namespace if kind.namespaced else None)
+            except ApiError as error:
+                if error.status != 403 or wait_s is None:
+                    raise
+                await asyncio.sleep(wait_s)
+        raise AssertionError("unreachable")
+
+    async def get_all(
+        self, namespace: str, wanted: Iterable[tuple[str, str]]
+    ) -> dict[tuple[str, str], Object | None]:
+        """Several at once, by (kind, name)."""
+        keys = sorted(set(wanted))
+        found = await asyncio.gather(*(self.get(kind, namespace, name) for kind, name in keys))
+        return dict(zip(keys, found, strict=True))
+
+    def forget(self, namespace: str, keys: Iterable[tuple[str, str]]) -> None:
+        """Drop the copies that no pod of the node needs any more (secrets don't outlive their use)."""
+        for kind, name in keys:
+            self._cache.drop(f"{kind}.{namespace}.{name}")

@@ -1,0 +1,186 @@
+"""What a pod's manifest says, read in one place: its containers by kind, identities, grace, and what is refused here.
+
+Pods are plain dictionaries in the API's own words. Everything here is a pure function of the manifest.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from switchboard.kube import Object
+
+ContainerKind = Literal["init", "sidecar", "main"]
+
+FINISHED = ("Succeeded", "Failed")
+
+
+class ConfigError(Exception):
+    """A container that can't be made as its manifest says; for the pod's status `CreateContainerConfigError`."""
+
+    def __init__(self, message: str, reason: str = "CreateContainerConfigError") -> None:
+        super().__init__(message)
+        self.message = message
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Who a container runs as."""
+
+    uid: int
+    gid: int
+    groups: tuple[int, ...]
+
+
+def uid(pod: Object) -> str:
+    return pod["metadata"]["uid"]
+
+
+def name(pod: Object) -> str:
+    return pod["metadata"]["name"]
+
+
+def namespace(pod: Object) -> str:
+    return pod["metadata"]["namespace"]
+
+
+def label(pod: Object) -> str:
+    """How logs name a pod."""
+    return f"{namespace(pod)}/{name(pod)}"
+
+
+def version(obj: Object) -> int:
+    """The resource version as a number: later is greater (0 where there is none)."""
+    text = obj["metadata"].get("resourceVersion", "")
+    return int(text) if text.isdigit() else 0
+
+
+def kind_of(container: Object, *, init: bool) -> ContainerKind:
+    if not init:
+        return "main"
+    return "sidecar" if container.get("restartPolicy") == "Always" else "init"
+
+
+def all_containers(pod: Object) -> list[tuple[ContainerKind, Object]]:
+    """Every container in the order of starting: init containers and sidecars as listed, then the main ones."""
+    spec = pod["spec"]
+    return [(kind_of(c, init=True), c) for c in spec.get("initContainers") or []] + [
+        ("main", c) for c in spec["containers"]
+    ]
+
+
+def container(pod: Object, wanted: str) -> Object | None:
+    return next((c for _, c in all_containers(pod) if c["name"] == wanted), None)
+
+
+def restart_policy(pod: Object) -> str:
+    return pod["spec"].get("restartPolicy") or "Always"
+
+
+def should_restart(policy: str, kind: ContainerKind, exit_code: int) -> bool:
+    """Whether a container that ended is started again. A sidecar always is; an init container that worked never is."""
+    if kind == "sidecar":
+        return True
+    if kind == "init":
+        return exit_code != 0 and policy != "Never"
+    return policy == "Always" or (policy == "OnFailure" and exit_code != 0)
+
+
+def deleting(pod: Object) -> bool:
+    return bool(pod["metadata"].get("deletionTimestamp"))
+
+
+def grace_s(pod: Object) -> float:
+    """How long the pod's containers get to end: what the deletion says, else the pod's own."""
+    given = pod["metadata"].get("deletionGracePeriodSeconds")
+    if given is None:
+        given = pod["spec"].get("terminationGracePeriodSeconds")
+    return float(30 if given is None else given)
+
+
+def hostname(pod: Object) -> str:
+    return (pod["spec"].get("hostname") or name(pod))[:63]
+
+
+def full_hostname(pod: Object, domain: str) -> str | None:
+    """`<hostname>.<subdomain>.<namespace>.svc.<domain>`, for a pod that has a subdomain."""
+    subdomain = pod["spec"].get("subdomain")
+    return f"{hostname(pod)}.{subdomain}.{namespace(pod)}.svc.{domain}" if subdomain else None
+
+
+def refused(pod: Object) -> str | None:
+    """Why this pod can't run here, naming the field; None where it can.
+
+    Containers are processes on the machine's own network: what would give a pod the machine is refused rather than
+    quietly left out.
+    """
+    spec = pod["spec"]
+    for field in ("hostNetwork", "hostPID", "hostIPC"):
+        if spec.get(field):
+            return f"spec.{field} is not supported by the embedded cloud"
+    if spec.get("ephemeralContainers"):
+        return "spec.ephemeralContainers is not supported by the embedded cloud"
+    known = {"name", "emptyDir", "configMap", "secret", "projected", "downwardAPI", "persistentVolumeClaim"}
+    for index, volume in enumerate(spec.get("volumes") or []):
+        if other := sorted(set(volume) - known):
+            return f"spec.volumes[{index}].{other[0]} (volume {volume['name']}) is not supported by the embedded cloud"
+    for _, one in all_containers(pod):
+        security = one.get("securityContext") or {}
+        where = f"container {one['name']}: securityContext"
+        if security.get("privileged"):
+            return f"{where}.privileged is not supported by the embedded cloud"
+        if added := (security.get("capabilities") or {}).get("add"):
+            return f"{where}.capabilities.add ({', '.join(added)}) is not supported by the embedded cloud"
+        if one.get("volumeDevices"):
+            return f"container {one['name']}: volumeDevices is not supported by the embedded cloud"
+        for port in one.get("ports") or []:
+            if port.get("hostPort"):
+                return f"container {one['name']}: hostPort {port['hostPort']} is not supported by the embedded cloud"
+    return None
+
+
+def identity(pod: Object, one: Object, image_uid: int) -> Identity:
+    """The user and groups of a container: its own context, else the pod's, else the image's user.
+
+    Raises:
+        ConfigError: it would be root although `runAsNonRoot` is set.
+    """
+    outer, inner = pod["spec"].get("securityContext") or {}, one.get("securityContext") or {}
+
+    def setting(key: str) -> Any:
+        return inner[key] if inner.get(key) is not None else outer.get(key)
+
+    user = setting("runAsUser")
+    run_uid = image_uid if user is None else int(user)
+    group = setting("runAsGroup")
+    # Without a group of its own a user that the image doesn't know gets group 0, as with any container runtime.
+    run_gid = int(group) if group is not None else (image_uid if user is None else 0)
+    if setting("runAsNonRoot") and run_uid == 0:
+        why = "image will run as root" if user is None else "container's runAsUser breaks non-root policy"
+        raise ConfigError(
+            f"container has runAsNonRoot and {why} (pod: {label(pod)}, container: {one['name']})"
+        )
+    groups = {int(g) for g in outer.get("supplementalGroups") or []}
+    if (fs_group := outer.get("fsGroup")) is not None:
+        groups.add(int(fs_group))
+    return Identity(run_uid, run_gid, tuple(sorted(groups - {run_gid})))
+
+
+def fs_group(pod: Object) -> int | None:
+    given = (pod["spec"].get("securityContext") or {}).get("fsGroup")
+    return None if given is None else int(given)
+
+
+def named_port(one: Object, port: int | str) -> int:
+    """A port number from a number or a container port's name.
+
+    Raises:
+        ValueError: no port of that name.
+    """
+    if isinstance(port, int) or str(port).isdigit():
+        return int(port)
+    for known in one.get("ports") or []:
+        if known.get("name") == port:
+            return int(known["containerPort"])
+    raise ValueError(f"container {one['name']} has no port named {port!r}")

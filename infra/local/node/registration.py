@@ -1,0 +1,216 @@
+"""The node at the API server: its Node object, its Lease, its conditions.
+
+The Lease is the heartbeat (every 10 s); the Node's status is written when it changes and once a minute. Both are
+tried again for as long as the agent lives; a Node that somebody deleted is registered anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import platform
+import shutil
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from infra.local.layout import NodeLayout
+from infra.local.node.context import PODS_CAPACITY, Context, boot_id
+from infra.local.node.records import show_time
+from switchboard import labels
+from switchboard.kube import LEASES, NODES, ApiError, Object, Unreachable
+
+log = logging.getLogger(__name__)
+
+_LEASE_NAMESPACE = "kube-node-lease"
+_DISK_PRESSURE_SHARE = 0.03
+_KUBERNETES_VERSION = "v1.37.2"
+
+
+def node_labels(node: NodeLayout) -> dict[str, str]:
+    found = {
+        labels.HOSTNAME: node.name,
+        "kubernetes.io/os": "linux",
+        "kubernetes.io/arch": {"x86_64": "amd64", "aarch64": "arm64"}.get(
+            platform.machine(), platform.machine()
+        ),
+        labels.REGION: node.region,
+        labels.TIER: node.node.tier,
+        labels.SITE: node.site,
+    }
+    if node.node.zone:
+        found[labels.ZONE] = node.node.zone
+    return found
+
+
+def node_object(node: NodeLayout) -> Object:
+    return {
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": {"name": node.name, "labels": node_labels(node)},
+        "spec": {"providerID": f"switchboard://{node.site}/{node.name}"},
+    }
+
+
+def _conditions(disk_free_share: float, since: dict[str, tuple[str, str]], now: str) -> list[Object]:
+    full = disk_free_share < _DISK_PRESSURE_SHARE
+    wanted = [
+        ("MemoryPressure", "False", "KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
+        (
+            "DiskPressure",
+            "True" if full else "False",
+            "KubeletHasDiskPressure" if full else "KubeletHasNoDiskPressure",
+            "the disk of the state folder is nearly full" if full else "kubelet has no disk pressure",
+        ),
+        ("PIDPressure", "False", "KubeletHasSufficientPID", "kubelet has sufficient PID available"),
+        ("Ready", "True", "KubeletReady", "kubelet is posting ready status"),
+    ]
+    found = []
+    for kind, flag, reason, message in wanted:
+        if since.get(kind, ("", ""))[0] != flag:
+            since[kind] = (flag, now)
+        found.append(
+            {
+                "type": kind,
+                "status": flag,
+                "reason": reason,
+                "message": message,
+                "lastHeartbeatTime": now,
+                "lastTransitionTime": since[kind][1],
+            }
+        )
+    return found
+
+
+def node_status(
+    node: NodeLayout, allocatable: dict[str, str], conditions: list[Object], port: int, machine_id: str
+) -> Object:
+    """The status that a kubelet reports. Capacity is what the stack file says, not what the machine has."""
+    capacity = {"cpu": node.node.cpu, "memory": node.node.memory, "pods": str(PODS_CAPACITY)}
+    return {
+        "capacity": capacity,
+        "allocatable": allocatable,
+        "conditions": conditions,
+        "addresses": [
+            {"type": "InternalIP", "address": str(node.ip)},
+            {"type": "Hostname", "address": node.name},
+        ],
+        "daemonEndpoints": {"kubeletEndpoint": {"Port": port}},
+        "nodeInfo": {
+            "architecture": node_labels(node)["kubernetes.io/arch"],
+            "bootID": boot_id(),
+            "containerRuntimeVersion": "switchboard://0.1.0",
+            "kernelVersion": platform.release(),
+            "kubeProxyVersion": "",
+            "kubeletVersion": _KUBERNETES_VERSION,
+            "machineID": machine_id,
+            "operatingSystem": "linux",
+            "osImage": "Switchboard embedded node",
+            "systemUUID": machine_id,
+        },
+    }
+
+
+class Registration:
+    """Keeps the Node and its Lease at the API server; `registered` is set once the Node is there."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._since: dict[str, tuple[str, str]] = {}
+        self.registered = asyncio.Event()
+        self.node: Object | None = None
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        await asyncio.gather(self._keep_node(), self._keep_lease())
+
+    async def _keep_node(self) -> None:
+        settings, failures = self._context.settings, 0
+        while True:
+            try:
+                if not self.registered.is_set():
+                    await self._register()
+                await self._report()
+                if not self.registered.is_set():
+                    log.info("node %s is registered", self._context.node.name)
+                    self.registered.set()
+                failures = 0
+                await asyncio.sleep(settings.status_period_s)
+            except (ApiError, Unreachable) as error:
+                if isinstance(error, ApiError) and error.not_found:
+                    self.registered.clear()
+                if failures == 0:
+                    log.warning("node %s can't report: %s", self._context.node.name, error)
+                failures += 1
+                await asyncio.sleep(min(5.0, 0.1 * 2 ** min(failures, 6)))
+
+    async def _register(self) -> None:
+        kube, body = self._context.kube, node_object(self._context.node)
+        try:
+            self.node = await kube.create(NODES, body)
+        except ApiError as error:
+            if error.reason != "AlreadyExists":
+                raise
+            self.node = await kube.get(NODES, self._context.node.name)
+            have = self.node["metadata"].get("labels") or {}
+            wanted = node_labels(self._context.node)
+            if any(have.get(key) != value for key, value in wanted.items()):
+                self.node = await kube.patch(NODES, self._context.node.name, {"metadata": {"labels": wanted}})
+        for condition in (self.node.get("status") or {}).get("conditions") or []:
+            self._since.setdefault(condition["type"], (condition["status"], condition["lastTransitionTime"]))
+        self.node.setdefault("kind", "Node")
+
+    async def _report(self) -> None:
+        context = self._context
+        usage = shutil.disk_usage(context.checkpoint.directory)
+        conditions = _conditions(usage.free / usage.total, self._since, show_time(datetime.now(UTC)))
+        body = node_status(context.node, context.allocatable, conditions, context.kubelet_port, machine_id())
+        await context.kube.patch(
+            NODES, context.node.name, {"status": body}, patch_type="strategic", subresource="status"
+        )
+
+    async def _keep_lease(self) -> None:
+        period_s, failures = self._context.settings.lease_period_s, 0
+        await self.registered.wait()
+        while True:
+            try:
+                await self._renew()
+                failures = 0
+                await asyncio.sleep(period_s)
+            except (ApiError, Unreachable) as error:
+                if failures == 0:
+                    log.warning("node %s can't renew its lease: %s", self._context.node.name, error)
+                failures += 1
+                await asyncio.sleep(min(period_s, 0.2 * 2 ** min(failures, 5)))
+
+    async def _renew(self) -> None:
+        name = self._context.node.name
+        spec: Object = {
+            "holderIdentity": name,
+            "leaseDurationSeconds": self._context.settings.lease_duration_s,
+            "renewTime": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+        }
+        try:
+            await self._context.kube.patch(LEASES, name, {"spec": spec}, _LEASE_NAMESPACE)
+        except ApiError as error:
+            if not error.not_found:
+                raise
+            meta: dict[str, Any] = {"name": name, "namespace": _LEASE_NAMESPACE}
+            if self.node is not None:
+                meta["ownerReferences"] = [
+                    {
+                        "apiVersion": "v1",
+                        "kind": "Node",
+                        "name": name,
+                        "uid": self.node["metadata"]["uid"],
+                    }
+                ]
+            await self._context.kube.create(LEASES, {"metadata": meta, "spec": spec})
+
+
+def machine_id() -> str:
+    try:
+        return Path("/etc/machine-id").read_text().strip() or os.uname().nodename
+    except OSError:
+        return os.uname().nodename

@@ -1,0 +1,229 @@
+"""A pod's volumes on the node's disk, and how they appear in its containers.
+
+emptyDir and claims are folders; configMap, secret, projected and downwardAPI are files written from the API's
+objects. The latter change in one step, as a kubelet does it: the visible names are links through `..data`, which is
+renamed to a complete new folder, so that a program sees the old files or the new ones and never a mixture.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from infra.local.node.environment import Sources, data_of, expand, pod_field, resource_field
+from infra.local.node.podspec import ConfigError
+from infra.local.runtime.spec import Mount
+from switchboard.kube import Object
+
+FILE_KINDS = ("configMap", "secret", "projected", "downwardAPI")
+
+
+@dataclass(frozen=True)
+class File:
+    """A file of a volume."""
+
+    data: bytes
+    mode: int
+
+
+@dataclass(frozen=True)
+class TokenRequest:
+    """A service account token that a projected volume asks for."""
+
+    path: str
+    audience: str
+    lifetime_s: int
+    mode: int
+
+
+def references(pod: Object) -> dict[tuple[str, str], bool]:
+    """The config maps and secrets that the pod's volumes name, and whether one is needed."""
+    found: dict[tuple[str, str], bool] = {}
+    for volume in pod["spec"].get("volumes") or []:
+        sources = (volume.get("projected") or {}).get("sources") or [volume]
+        for source in sources:
+            for field, kind in (("configMap", "ConfigMap"), ("secret", "Secret")):
+                if selector := source.get(field):
+                    key = (kind, selector.get("secretName") or selector["name"])
+                    found[key] = found.get(key, False) or not selector.get("optional")
+    return found
+
+
+def token_requests(volume: Object) -> list[TokenRequest]:
+    """The tokens that a volume holds."""
+    projected = volume.get("projected") or {}
+    mode = int(projected.get("defaultMode") or 0o644)
+    return [
+        TokenRequest(t["path"], t.get("audience") or "", int(t.get("expirationSeconds") or 3600), mode)
+        for source in projected.get("sources") or []
+        if (t := source.get("serviceAccountToken"))
+    ]
+
+
+def payload(pod: Object, volume: Object, sources: Sources, tokens: Mapping[str, str]) -> dict[str, File]:
+    """The files of a configMap, secret, projected or downwardAPI volume; `tokens` by path.
+
+    Raises:
+        ConfigError: an object or a key that isn't there and isn't optional.
+    """
+    if projected := volume.get("projected"):
+        default = int(projected.get("defaultMode") or 0o644)
+        files: dict[str, File] = {}
+        for source in projected.get("sources") or []:
+            if token := source.get("serviceAccountToken"):
+                files[token["path"]] = File(tokens[token["path"]].encode(), default)
+            else:
+                files |= _one(pod, source, default, sources)
+        return files
+    inner = next(volume[kind] for kind in FILE_KINDS if kind in volume)
+    return _one(pod, volume, int(inner.get("defaultMode") or 0o644), sources)
+
+
+def _one(pod: Object, source: Object, default: int, sources: Sources) -> dict[str, File]:
+    if (selector := source.get("configMap")) is not None:
+        return _from_object("ConfigMap", selector["name"], selector, default, sources)
+    if (selector := source.get("secret")) is not None:
+        name = selector.get("secretName") or selector["name"]
+        return _from_object("Secret", name, selector, default, sources)
+    if (selector := source.get("downwardAPI")) is not None:
+        files = {}
+        for item in selector.get("items") or []:
+            if reference := item.get("fieldRef"):
+                text = pod_field(pod, reference["fieldPath"], sources)
+            else:
+                text = resource_field(pod, item["resourceFieldRef"], None, sources)
+            files[_safe(item["path"])] = File(text.encode(), int(item.get("mode") or default))
+        return files
+    raise ConfigError(f"projected source {', '.join(source)} is not supported by the embedded cloud")
+
+
+def _from_object(
+    kind: str, name: str, selector: Mapping[str, Any], default: int, sources: Sources
+) -> dict[str, File]:
+    obj = sources.objects.get((kind, name))
+    if obj is None:
+        if selector.get("optional"):
+            return {}
+        raise ConfigError(f'{kind.lower()} "{name}" not found')
+    data = data_of(obj)
+    if not (items := selector.get("items")):
+        return {key: File(value, default) for key, value in data.items()}
+    files = {}
+    for item in items:
+        if item["key"] in data:
+            files[_safe(item["path"])] = File(data[item["key"]], int(item.get("mode") or default))
+        elif not selector.get("optional"):
+            raise ConfigError(f'{kind.lower()} "{name}" references non-existent key: {item["key"]}')
+    return files
+
+
+def _safe(path: str) -> str:
+    if path.startswith("/") or ".." in Path(path).parts:
+        raise ConfigError(f"volume path {path!r} must be relative and stay in its volume")
+    return path
+
+
+def write_files(directory: Path, files: Mapping[str, File], group: int | None) -> bool:
+    """Make a volume's folder hold exactly these files, in one step; True where something changed."""
+    directory.mkdir(parents=True, exist_ok=True)
+    directory.chmod(0o755)
+    current = directory / "..data"
+    if current.exists() and _read(current.resolve()) == {path: file.data for path, file in files.items()}:
+        return False
+    fresh = Path(tempfile.mkdtemp(prefix="..", dir=directory))
+    fresh.chmod(0o755)
+    for path, file in files.items():
+        target = fresh / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(file.data)
+        target.chmod(file.mode | (0o440 if group is not None else 0))
+    if group is not None:
+        _own(fresh, group, writable=False)
+    old = current.resolve() if current.exists() else None
+    link = directory / "..data_tmp"
+    link.unlink(missing_ok=True)
+    link.symlink_to(fresh.name)
+    link.replace(current)
+    tops = {Path(path).parts[0] for path in files}
+    for top in tops:
+        if not (directory / top).is_symlink():
+            (directory / top).symlink_to(Path("..data") / top)
+    for entry in directory.iterdir():
+        if not entry.name.startswith("..") and entry.name not in tops:
+            entry.unlink()
+    if old is not None:
+        shutil.rmtree(old, ignore_errors=True)
+    return True
+
+
+def _read(directory: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()
+    }
+
+
+def make_folder(directory: Path, group: int | None) -> None:
+    """An emptyDir's or a claim's folder: open to all that can see it, and to the pod's `fsGroup`."""
+    if not directory.exists():
+        directory.mkdir(parents=True)
+        directory.chmod(0o777)
+    if group is not None:
+        _own(directory, group, writable=True)
+
+
+def _own(directory: Path, group: int, *, writable: bool) -> None:
+    """Give a tree to a group. Not root, or not its owner: left as it is (the pod's own user can write anyway)."""
+    with contextlib.suppress(PermissionError, FileNotFoundError):
+        done = directory.stat()
+        if writable and done.st_gid == group and done.st_mode & stat.S_ISGID:
+            return  # like fsGroupChangePolicy OnRootMismatch: a large volume isn't walked at every start
+        for path in [*directory.rglob("*"), directory]:
+            if path.is_symlink():
+                continue
+            os.chown(path, -1, group)
+            if writable:
+                mode = path.stat().st_mode
+                path.chmod(stat.S_IMODE(mode) | (0o2070 if path.is_dir() else 0o060))
+
+
+def mounts(
+    one: Object, volumes: Mapping[str, Path], read_only: frozenset[str], env: Mapping[str, str]
+) -> list[Mount]:
+    """Where the pod's volumes appear in a container; `volumes` are their folders by name.
+
+    Raises:
+        ConfigError: a volume that the pod doesn't have, or a subPath that leaves its volume.
+    """
+    found = []
+    for mount in one.get("volumeMounts") or []:
+        source = volumes.get(mount["name"])
+        if source is None:
+            raise ConfigError(f"container {one['name']} mounts volume {mount['name']!r}, which isn't there")
+        sub = mount.get("subPath") or (expand(mount["subPathExpr"], env) if mount.get("subPathExpr") else "")
+        if sub:
+            source = _sub_path(source, sub, mount["name"])
+        found.append(
+            Mount(source, mount["mountPath"], bool(mount.get("readOnly")) or mount["name"] in read_only)
+        )
+    # An outer path first, so that a mount inside another isn't covered by it.
+    return sorted(found, key=lambda mount: len(Path(mount.target).parts))
+
+
+def _sub_path(volume: Path, sub: str, name: str) -> Path:
+    if sub.startswith("/") or ".." in Path(sub).parts:
+        raise ConfigError(f"volume {name}: subPath {sub!r} must be relative and stay in its volume")
+    path = volume / sub
+    if not path.exists():
+        path.mkdir(parents=True)
+        path.chmod(0o777)
+    resolved = path.resolve()
+    if not resolved.is_relative_to(volume.resolve()):
+        raise ConfigError(f"volume {name}: subPath {sub!r} leads out of its volume")
+    return resolved

@@ -1,0 +1,128 @@
+"""Which address leads where: a Service's ports and the ready pods behind each, as pure functions of the objects.
+
+Endpoints are resolved from the Service's selector and the pods themselves, because EndpointSlices refuse loopback
+addresses. The rules are those of the endpoints controller: a pod counts when it is ready, isn't terminating and has
+an address (`publishNotReadyAddresses` waives the first two); a named target port is looked up in each pod.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from switchboard.envoy import Endpoint
+from switchboard.kube import Object
+from switchboard.pods import address_of, labels_of, port_named, serves
+
+
+@dataclass(frozen=True)
+class Forward:
+    """One port of one Service: connections to `ip:port` go to `endpoints`."""
+
+    name: str
+    ip: str
+    port: int
+    endpoints: tuple[Endpoint, ...]
+    by_client: bool = False
+    """The same client address goes to the same endpoint (`sessionAffinity: ClientIP`)."""
+
+
+def forwards(services: Iterable[Object], pods: Iterable[Object], api_server: Endpoint) -> tuple[Forward, ...]:
+    """All TCP ports of all Services with an IPv4 ClusterIP, in the order of their names."""
+    by_namespace: dict[str, list[Object]] = defaultdict(list)
+    for pod in pods:
+        by_namespace[pod["metadata"]["namespace"]].append(pod)
+    found = []
+    for service in services:
+        meta, spec = service["metadata"], service["spec"]
+        if (ip := cluster_ip(service)) is None:
+            continue
+        of_api = (meta["namespace"], meta["name"]) == ("default", "kubernetes")
+        behind = (
+            []
+            if of_api
+            else [
+                pod
+                for pod in by_namespace[meta["namespace"]]
+                if selects(spec.get("selector"), pod)
+                and (serves(pod) or (spec.get("publishNotReadyAddresses") and address_of(pod)))
+            ]
+        )
+        for port in spec.get("ports", ()):
+            if port.get("protocol", "TCP") != "TCP":
+                continue
+            endpoints = {api_server} if of_api else set(_endpoints(port, behind))
+            found.append(
+                Forward(
+                    name=f"{meta['namespace']}/{meta['name']}:{port['port']}",
+                    ip=ip,
+                    port=port["port"],
+                    endpoints=tuple(sorted(endpoints)),
+                    by_client=spec.get("sessionAffinity") == "ClientIP",
+                )
+            )
+    return tuple(sorted(found, key=lambda forward: forward.name))
+
+
+def _endpoints(port: Object, pods: Iterable[Object]) -> Iterable[Endpoint]:
+    for pod in pods:
+        number = target_port(port, pod)
+        ip = address_of(pod)
+        if number is not None and ip is not None:
+            yield Endpoint(ip, number)
+
+
+def cluster_ip(service: Object) -> str | None:
+    """The Service's IPv4 address; None for headless and external ones, and while it has none yet."""
+    spec = service["spec"]
+    if spec.get("type") == "ExternalName":
+        return None
+    candidates = spec.get("clusterIPs") or [spec.get("clusterIP")]
+    return next((ip for ip in candidates if ip and ip != "None" and ":" not in ip), None)
+
+
+def selects(selector: Mapping[str, str] | None, pod: Object) -> bool:
+    """A Service without a selector selects nothing."""
+    labels = labels_of(pod)
+    return bool(selector) and all(labels.get(key) == value for key, value in (selector or {}).items())
+
+
+def target_port(port: Object, pod: Object) -> int | None:
+    """The pod's port that a Service's port leads to; None where the pod has none of that name."""
+    target: int | str = port.get("targetPort") or port["port"]
+    if isinstance(target, int):
+        return target or port["port"]
+    return port_named(pod, target)
+
+
+def ignored_ports(services: Iterable[Object]) -> tuple[str, ...]:
+    """Ports that this proxy doesn't serve (UDP, SCTP), as `namespace/name:port/protocol`."""
+    return tuple(
+        f"{one['metadata']['namespace']}/{one['metadata']['name']}:{port['port']}/{port['protocol']}"
+        for one in services
+        if cluster_ip(one) is not None
+        for port in one["spec"].get("ports", ())
+        if port.get("protocol", "TCP") != "TCP"
+    )
+
+
+def load_balancer_status(service: Object) -> Object | None:
+    """The status that the Service should get from its load-balancer controller; None where it is right already.
+
+    A Service of type LoadBalancer is reached at its ClusterIP. One with a class of its own is somebody else's.
+    """
+    spec = service["spec"]
+    ingress = (service.get("status", {}).get("loadBalancer") or {}).get("ingress") or []
+    wanted: list[Object] = []
+    if spec.get("type") == "LoadBalancer":
+        if spec.get("loadBalancerClass") or service["metadata"].get("deletionTimestamp"):
+            return None
+        if (ip := cluster_ip(service)) is None:
+            return None
+        wanted = [{"ip": ip, "ipMode": "VIP"}]
+        if [(one.get("ip"), one.get("ipMode")) for one in ingress] == [(ip, "VIP")]:
+            return None
+    elif not ingress:
+        return None
+    return {"status": {"loadBalancer": {"ingress": wanted}}}

@@ -1,0 +1,235 @@
+"""Pulumi as a program that we run: its environment, its Kubernetes plugin, its stack, and one `up`.
+
+State is kept in a folder of the stack (a self-managed backend), so nothing needs an account. A run that was killed
+leaves a lock and unfinished operations in it; both are cleared before the next one, when their owner is gone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import socket
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+import psutil
+
+from infra import config
+from infra.local import toolchain
+from infra.local.layout import SiteLayout
+from infra.plugin.install import install as install_stand_in
+from switchboard.errors import SwitchboardError
+from switchboard.paths import ROOT, state_dir
+from switchboard.progress import Progress, Step
+
+PASSPHRASE = "local"  # noqa: S105
+"""Of the `local` stack's secrets: it holds none worth keeping; other stacks bring a secrets provider of their own."""
+
+_CHANGE = re.compile(r"^ *[+\-~]+ +(\S+) (\S+) (creat|updat|delet|replac)(ed|e|ing)\b")
+
+
+def backend(stack_name: str) -> Path:
+    """The folder that Pulumi keeps an embedded stack's state in."""
+    return state_dir(stack_name) / "pulumi"
+
+
+def bin_dir(stack_name: str) -> Path:
+    """The folder of launchers that are put on the PATH for a stack."""
+    return state_dir(stack_name) / "bin"
+
+
+def environment(stack_name: str, tools: toolchain.Toolchain) -> dict[str, str]:
+    """What `pulumi` and `kubectl` need in their environment to work on this stack; PATH is complete."""
+    stack = config.load(stack_name)
+    embedded = [SiteLayout(site, state_dir(stack_name)) for site in stack.sites if site.embedded is not None]
+    path = [str(bin_dir(stack_name)), *map(str, tools.bin_dirs), str(Path(sys.executable).parent)]
+    rest = [part for part in os.environ.get("PATH", "").split(os.pathsep) if part and part not in path]
+    values = {
+        "PATH": os.pathsep.join(path + rest),
+        "SWITCHBOARD_STACK": stack_name,
+        "PULUMI_STACK": stack_name,
+        "PULUMI_SKIP_UPDATE_CHECK": "true",
+    }
+    if embedded:
+        # Public sites first: the first file's context is the current one.
+        order = sorted(embedded, key=lambda layout: layout.site.role == "private")
+        values["KUBECONFIG"] = os.pathsep.join(str(layout.kubeconfig) for layout in order)
+        values["PULUMI_BACKEND_URL"] = backend(stack_name).as_uri()
+        values["PULUMI_CONFIG_PASSPHRASE"] = PASSPHRASE
+        if (bin_dir(stack_name) / "pulumi-resource-kubernetes").exists():
+            values["PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION"] = "true"
+    return values
+
+
+def shell_lines(stack_name: str, tools: toolchain.Toolchain) -> list[str]:
+    """The environment as lines for a shell's eval."""
+    return [f"export {name}={shlex.quote(value)}" for name, value in environment(stack_name, tools).items()]
+
+
+def ensure_plugin(stack_name: str, tools: toolchain.Toolchain) -> str:
+    """Make sure that Pulumi finds a Kubernetes plugin; say which: `official …` or `stand-in`.
+
+    The official plugin is used where it is installed or can be; the stand-in only where it can't. A failed
+    download is remembered with the stack's state, so that it is tried once.
+    """
+    wanted = version("pulumi-kubernetes")
+    launcher = bin_dir(stack_name) / "pulumi-resource-kubernetes"
+    environ = {**os.environ, **environment(stack_name, tools)}
+    pulumi = str(tools.path("pulumi"))
+    listed = subprocess.run([pulumi, "plugin", "ls", "--json"], capture_output=True, text=True, env=environ)
+    installed = json.loads(listed.stdout or "[]") if listed.returncode == 0 else []
+    if any(plugin["name"] == "kubernetes" and plugin.get("version") == wanted for plugin in installed):
+        launcher.unlink(missing_ok=True)
+        return f"official {wanted}"
+    if not launcher.exists():
+        if _fetch_official(pulumi, wanted, environ):
+            return f"official {wanted}"
+        bin_dir(stack_name).mkdir(parents=True, exist_ok=True)
+    install_stand_in(bin_dir(stack_name), Path(sys.executable))
+    return "stand-in"
+
+
+def _fetch_official(pulumi: str, wanted: str, environ: Mapping[str, str]) -> bool:
+    try:
+        fetched = subprocess.run(
+            [pulumi, "plugin", "install", "resource", "kubernetes", wanted],
+            capture_output=True,
+            env=dict(environ),
+            timeout=120,
+        )
+    except subprocess.TimeoutExpired:
+        return False
+    return fetched.returncode == 0
+
+
+def ensure_stack(stack_name: str, tools: toolchain.Toolchain) -> None:
+    """Create the stack in its backend where it isn't there, and clear what a killed run left behind.
+
+    Raises:
+        SwitchboardError: another Pulumi is at work on this stack, or its state can't be repaired.
+    """
+    backend(stack_name).mkdir(parents=True, exist_ok=True, mode=0o700)
+    _release_dead_lock(stack_name)
+    checkpoint = backend(stack_name) / ".pulumi" / "stacks" / config.PROJECT / f"{stack_name}.json"
+    if not checkpoint.exists():
+        _run(stack_name, tools, ["stack", "init", stack_name, "--secrets-provider", "passphrase"])
+        return
+    try:
+        state = json.loads(checkpoint.read_text())
+    except ValueError:
+        raise SwitchboardError(
+            f"the Pulumi state of stack {stack_name} is damaged: {checkpoint}",
+            f"restore {checkpoint.name}.bak beside it, or `switchboard clean --stack {stack_name}` to start over",
+        ) from None
+    latest = state.get("checkpoint", {}).get("latest") or {}
+    if latest.get("pending_operations"):
+        _run(stack_name, tools, ["refresh", "--yes", "--skip-preview", "--clear-pending-creates"])
+
+
+def _release_dead_lock(stack_name: str) -> None:
+    for lock in (backend(stack_name) / ".pulumi" / "locks").rglob("*.json"):
+        try:
+            owner = json.loads(lock.read_text())
+        except (OSError, ValueError):
+            owner = {}
+        pid = owner.get("pid")
+        if pid and owner.get("hostname") == socket.gethostname() and psutil.pid_exists(pid):
+            raise SwitchboardError(
+                f"stack {stack_name} is locked by pulumi (pid {pid}, started {owner.get('timestamp', '?')})",
+                "wait until it ends, then run this again",
+            )
+        lock.unlink(missing_ok=True)
+
+
+def run(stack_name: str, tools: toolchain.Toolchain, arguments: Sequence[str]) -> int:
+    """Pulumi with the stack's environment, on this terminal; its exit code."""
+    environ = {**os.environ, **environment(stack_name, tools)}
+    return subprocess.run([str(tools.path("pulumi")), *arguments], cwd=ROOT, env=environ).returncode
+
+
+def _run(stack_name: str, tools: toolchain.Toolchain, arguments: Sequence[str]) -> str:
+    environ = {**os.environ, **environment(stack_name, tools)}
+    done = subprocess.run(
+        [str(tools.path("pulumi")), *arguments, "--non-interactive", "--color", "never"],
+        cwd=ROOT,
+        env=environ,
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode != 0:
+        raise SwitchboardError(
+            f"`pulumi {' '.join(arguments[:2])}` failed: {_reason((done.stdout + done.stderr).splitlines())}",
+            f'`make pulumi ARGS="{" ".join(arguments)}"` shows all of it',
+        )
+    return done.stdout
+
+
+def up(stack_name: str, tools: toolchain.Toolchain, progress: Progress) -> str:
+    """`pulumi up` without questions, its changes counted live; returns Pulumi's summary (`61 created`).
+
+    Raises:
+        SwitchboardError: with Pulumi's own reason, and where its whole output is.
+    """
+    log = state_dir(stack_name) / "logs" / "pulumi-up.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    environ = {**os.environ, **environment(stack_name, tools)}
+    command = [
+        str(tools.path("pulumi")),
+        "up",
+        "--yes",
+        "--skip-preview",
+        "--non-interactive",
+        "--color",
+        "never",
+    ]
+    with progress.step(f"pulumi up ({stack_name})") as step:
+        with subprocess.Popen(
+            command, cwd=ROOT, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        ) as process:
+            lines = _follow(process, log, step)
+        if process.returncode != 0:
+            raise SwitchboardError(f"`pulumi up` failed: {_reason(lines)}", f"all of its output: {log}")
+    return _summary(lines)
+
+
+def _follow(process: subprocess.Popen[str], log: Path, step: Step) -> list[str]:
+    """Copy the output to `log`, show what is being changed, and return the last lines."""
+    recent: deque[str] = deque(maxlen=2000)
+    done = 0
+    with log.open("w") as file:
+        for line in process.stdout or ():
+            file.write(line)
+            recent.append(line.rstrip())
+            if match := _CHANGE.match(line):
+                done += match[4] != "ing"
+                step.detail(
+                    f"{done} done, {match[3]}{match[4]} {match[1].removeprefix('kubernetes:')} {match[2]}"
+                )
+    return list(recent)
+
+
+def _reason(lines: Sequence[str]) -> str:
+    """Pulumi's first error in its own words, on one line."""
+    for index, line in enumerate(lines):
+        if "error:" in line:
+            words = [line.split("error:", 1)[1].strip()]
+            if not words[0] or words[0].endswith(":"):
+                words += [following.strip() for following in lines[index + 1 : index + 4]]
+            return " ".join(filter(None, words))
+    return lines[-1].strip() if lines else "no output"
+
+
+def _summary(lines: Sequence[str]) -> str:
+    counts = [
+        " ".join(line.split()[1:])
+        for line in lines
+        if re.match(r"^ +[+\-~]+ +\d+ (created|updated|deleted|replaced)", line)
+    ]
+    unchanged = [line.strip() for line in lines if re.match(r"^ +\d+ unchanged", line)]
+    return ", ".join(counts + unchanged) or "done"

@@ -1,0 +1,204 @@
+"""`switchboard status`: what runs in a stack, healthy or not, and where it is reached.
+
+The face for other programs is `Status` as JSON: `healthy`, `endpoints` and `sites` stay as they are; what else is
+in it may grow.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import BaseModel, Field
+
+from infra import config
+from infra.components.program import CORE_NAMESPACE, SERVING_NAMESPACE
+from infra.local import cloud
+from infra.local.layout import SiteLayout
+from switchboard import labels
+from switchboard.kube import (
+    DEPLOYMENTS,
+    SERVICES,
+    STATEFUL_SETS,
+    ApiError,
+    Credentials,
+    Kind,
+    Kube,
+    Object,
+    Unreachable,
+)
+from switchboard.paths import state_dir
+
+ENDPOINT = f"{labels.DOMAIN}/endpoint"
+
+
+class Endpoints(BaseModel):
+    """Where the cloud is reached; None or empty where a part isn't there (yet)."""
+
+    gateway: str | None = None
+    edges: dict[str, str] = Field(default_factory=dict)
+    mlflow: str | None = None
+    prometheus: str | None = None
+    alertmanager: str | None = None
+
+
+class Part(BaseModel):
+    """A process of a site, a node or a workload."""
+
+    name: str
+    healthy: bool
+    address: str = ""
+    note: str = ""
+
+
+class SiteStatus(BaseModel):
+    kubeconfig: Path
+    components: list[Part] = Field(default_factory=list)
+    nodes: list[Part] = Field(default_factory=list)
+    workloads: list[Part] = Field(default_factory=list)
+
+
+class Status(BaseModel):
+    stack: str
+    healthy: bool
+    endpoints: Endpoints
+    sites: dict[str, SiteStatus]
+
+
+def read(stack_name: str) -> Status:
+    """The state of a stack's embedded sites, as it is now.
+
+    Raises:
+        SwitchboardError: the stack file is wrong.
+    """
+    stack = config.load(stack_name)
+    endpoints = Endpoints()
+    sites: dict[str, SiteStatus] = {}
+    local = {site.name: site for site in cloud.status(stack_name)}
+    for site in stack.sites:
+        if site.embedded is None:
+            continue
+        layout = SiteLayout(site, state_dir(stack_name))
+        found = SiteStatus(kubeconfig=layout.kubeconfig)
+        for component in local[site.name].components:
+            found.components.append(
+                Part(
+                    name=component.name,
+                    healthy=component.healthy,
+                    address=component.address,
+                    note=component.note,
+                )
+            )
+        for node in local[site.name].nodes:
+            found.nodes.append(
+                Part(name=node.name, healthy=node.healthy, address=node.address, note=node.note)
+            )
+        if layout.kubeconfig.exists():
+            namespace = CORE_NAMESPACE if site.role == "private" else SERVING_NAMESPACE
+            try:
+                asyncio.run(_in_cluster(layout, namespace, site.role, found, endpoints))
+            except (ApiError, Unreachable) as error:
+                found.workloads.append(
+                    Part(name="api", healthy=False, note=f"the API server doesn't answer: {error}")
+                )
+        sites[site.name] = found
+    parts = [part for site in sites.values() for part in (*site.components, *site.nodes, *site.workloads)]
+    complete = endpoints.gateway is not None and endpoints.mlflow is not None
+    return Status(
+        stack=stack_name,
+        healthy=complete and all(part.healthy for part in parts),
+        endpoints=endpoints,
+        sites=sites,
+    )
+
+
+async def _in_cluster(
+    layout: SiteLayout, namespace: str, role: str, found: SiteStatus, endpoints: Endpoints
+) -> None:
+    async with Kube(Credentials.from_kubeconfig(layout.kubeconfig), timeout_s=5) as kube:
+        services, deployments, stateful = await asyncio.gather(
+            kube.list(SERVICES, namespace, label_selector=ENDPOINT),
+            kube.list(DEPLOYMENTS, namespace),
+            kube.list(STATEFUL_SETS, namespace),
+        )
+    found.workloads += [_workload(DEPLOYMENTS, item) for item in deployments]
+    found.workloads += [_workload(STATEFUL_SETS, item) for item in stateful]
+    for service in services:
+        _endpoint(service, role, endpoints)
+
+
+def _workload(kind: Kind, item: Object) -> Part:
+    desired = item["spec"].get("replicas", 1)
+    status = item.get("status", {})
+    ready = status.get("readyReplicas", 0)
+    seen = status.get("observedGeneration", 0) >= item["metadata"].get("generation", 0)
+    return Part(
+        name=f"{kind.kind.lower()}/{item['metadata']['name']}",
+        healthy=seen and ready >= desired,
+        note=f"{ready}/{desired} ready",
+    )
+
+
+def _endpoint(service: Object, role: str, endpoints: Endpoints) -> None:
+    ingress = service.get("status", {}).get("loadBalancer", {}).get("ingress") or []
+    if not ingress:
+        return
+    url = f"http://{ingress[0].get('ip') or ingress[0].get('hostname')}:{service['spec']['ports'][0]['port']}"
+    name = service["metadata"]["labels"][ENDPOINT]
+    if name == "edge":
+        endpoints.edges[service["metadata"]["name"].removeprefix("gateway-")] = url
+    elif name == "prometheus":
+        if role == "private":
+            endpoints.prometheus = url
+    elif name in Endpoints.model_fields:
+        setattr(endpoints, name, url)
+
+
+def table(status: Status) -> str:
+    """Kubectl-like columns: sites with their parts, then the addresses."""
+    rows = [("SITE", "KIND", "NAME", "STATUS", "ADDRESS", "NOTE")]
+    for name, site in status.sites.items():
+        for kind, parts in (("process", site.components), ("node", site.nodes), ("workload", site.workloads)):
+            for part in parts:
+                rows.append(
+                    (
+                        name,
+                        kind,
+                        part.name,
+                        "Healthy" if part.healthy else "Unhealthy",
+                        part.address,
+                        part.note,
+                    )
+                )
+    ends = status.endpoints
+    addresses = [("ENDPOINT", "ADDRESS"), ("gateway", ends.gateway or "(none)")]
+    addresses += [(f"edge {region}", url) for region, url in sorted(ends.edges.items())]
+    addresses += [
+        (name, getattr(ends, name) or "(none)") for name in ("mlflow", "prometheus", "alertmanager")
+    ]
+    return "\n".join([*_columns(rows), "", *_columns(addresses), "", _verdict(status)])
+
+
+def _columns(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    ]
+
+
+def _verdict(status: Status) -> str:
+    if status.healthy:
+        return f"stack {status.stack}: healthy"
+    bad = [
+        part.name
+        for site in status.sites.values()
+        for part in (*site.components, *site.nodes, *site.workloads)
+        if not part.healthy
+    ]
+    if not bad:
+        return f"stack {status.stack}: not up\n  → `make up` brings it up"
+    return (
+        f"stack {status.stack}: unhealthy: {', '.join(bad)}\n"
+        "  → `make up` repairs what died; `kubectl describe` shows why the rest isn't ready"
+    )

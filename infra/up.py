@@ -1,0 +1,64 @@
+"""`switchboard up`: from the tools to the answered question, each step shown with its time.
+
+Every step finds out what is missing and does just that, so a run that was cut off, or a cloud with a part that
+died, is repaired by running it again.
+"""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+from infra import config, pulumi_cli
+from infra.ask import Answered, ask
+from infra.local import cloud, toolchain
+from infra.status import Status, read
+from switchboard.errors import SwitchboardError
+from switchboard.progress import Progress
+
+QUESTION = "I lost my card yesterday, what should I do?"
+
+
+def up(stack_name: str, progress: Progress, *, question: str = QUESTION) -> Answered:
+    """Bring the embedded stack up and ask `question` at its first edge gateway (its gateway where it has no edge).
+
+    Raises:
+        SwitchboardError: what failed, why and what to do; what came up stays up.
+    """
+    started = time.monotonic()
+    stack = config.load(stack_name)
+    if any(site.embedded is None for site in stack.sites):
+        raise SwitchboardError(
+            f"stack {stack_name} has sites that are existing clusters, which `up` doesn't make",
+            f"use `pulumi up --stack {stack_name}` for it",
+        )
+    with cloud.exclusive(stack_name, "switchboard up"):
+        tools = toolchain.ensure(progress)
+        pulumi_cli.bin_dir(stack_name).mkdir(parents=True, exist_ok=True)
+        with ThreadPoolExecutor() as pool:
+            # Neither needs the sites: both are done while these come up.
+            plugin = pool.submit(pulumi_cli.ensure_plugin, stack_name, tools)
+            cloud.up(stack_name, progress)
+            which = plugin.result()
+        if which == "stand-in":
+            progress.note(
+                "  the official Kubernetes plugin can't be fetched here: using Switchboard's stand-in"
+            )
+        pulumi_cli.ensure_stack(stack_name, tools)
+        summary = pulumi_cli.up(stack_name, tools, progress)
+        progress.note(f"  {summary}")
+        status = read(stack_name)
+        url = _entrance(status)
+        with progress.step(f"a customer's question to {url}"):
+            answered = ask(url, question)
+    progress.note(f"up in {time.monotonic() - started:.1f} s")
+    return answered
+
+
+def _entrance(status: Status) -> str:
+    edges = status.endpoints.edges
+    if edges:
+        return edges[sorted(edges)[0]]
+    if status.endpoints.gateway is None:
+        raise SwitchboardError("there is no gateway", "`switchboard status` shows what is missing")
+    return status.endpoints.gateway

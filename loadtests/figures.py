@@ -1,0 +1,132 @@
+"""What a run measured, and whether that is good enough: pure functions of the requests' times and outcomes.
+
+Percentiles are exact (nearest rank over every request), not read off a histogram.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final, NamedTuple
+
+from pydantic import BaseModel
+
+GOOD_WITHIN_S: Final = 0.3
+"""The service level: an answer counts when it is right and as fast as this."""
+
+GOOD_SHARE: Final = 0.99
+"""A second is within the service level when this share of the requests due in it were good."""
+
+_UNITS_S: Final[Mapping[str, float]] = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+class Request(NamedTuple):
+    """One request: when it began (seconds since the epoch), how long it took, and why it failed (None: it didn't)."""
+
+    started_s: float
+    seconds: float
+    failure: str | None
+
+
+class Figures(BaseModel):
+    """Times in milliseconds; `None` where there was no request."""
+
+    total: int
+    failed: int
+    duration_s: float
+    rate_rps: float
+    """Requests begun a second, over the run."""
+    mean_ms: float | None
+    p50_ms: float | None
+    p90_ms: float | None
+    p99_ms: float | None
+    max_ms: float | None
+    seconds: int
+    """Seconds in which requests were due."""
+    seconds_within_level: int
+    failures: dict[str, int]
+    """By reason."""
+
+
+def figures(requests: Sequence[Request], duration_s: float) -> Figures:
+    """The figures of a run. Failed requests count in the percentiles too: a fast error is no fast answer, and a slow
+    one is the customer's time."""
+    times = sorted(request.seconds for request in requests)
+    due: Counter[int] = Counter()
+    good: Counter[int] = Counter()
+    for request in requests:
+        second = math.floor(request.started_s)
+        due[second] += 1
+        good[second] += request.failure is None and request.seconds <= GOOD_WITHIN_S
+    failures = Counter(request.failure for request in requests if request.failure is not None)
+    return Figures(
+        total=len(times),
+        failed=failures.total(),
+        duration_s=round(duration_s, 3),
+        rate_rps=round(len(times) / duration_s, 2) if duration_s > 0 else 0.0,
+        mean_ms=_ms(sum(times) / len(times)) if times else None,
+        p50_ms=_ms(percentile(times, 50)) if times else None,
+        p90_ms=_ms(percentile(times, 90)) if times else None,
+        p99_ms=_ms(percentile(times, 99)) if times else None,
+        max_ms=_ms(times[-1]) if times else None,
+        seconds=len(due),
+        seconds_within_level=sum(good[second] >= GOOD_SHARE * count for second, count in due.items()),
+        failures=dict(failures.most_common()),
+    )
+
+
+def percentile(ordered: Sequence[float], percent: float) -> float:
+    """The nearest-rank percentile: the smallest value that at least `percent` % of all values don't exceed."""
+    if not ordered:
+        raise ValueError("no values")
+    return ordered[max(0, math.ceil(len(ordered) * percent / 100) - 1)]
+
+
+def breaches(found: Figures, *, max_failed: int, p99_s: float | None) -> list[str]:
+    """Why the run isn't good enough, in words; empty when it is. A run without requests proves nothing."""
+    broken = []
+    if found.total == 0:
+        broken.append("no request was made")
+    if found.failed > max_failed:
+        broken.append(f"{found.failed} of {found.total} requests failed (at most {max_failed} may)")
+    if p99_s is not None and found.p99_ms is not None and found.p99_ms > p99_s * 1000:
+        broken.append(f"the 99th percentile is {found.p99_ms:g} ms (at most {p99_s * 1000:g} ms)")
+    return broken
+
+
+def seconds_of(text: str) -> float:
+    """`300ms`, `60s`, `1.5m`, `2h` or plain seconds, as seconds.
+
+    Raises:
+        ValueError: anything else, or nothing above zero.
+    """
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h)?", text.strip())
+    value = float(match[1]) * _UNITS_S[match[2] or "s"] if match else 0.0
+    if value <= 0 or not math.isfinite(value):
+        raise ValueError(f"{text!r} is no time; write 300ms, 60s or 5m")
+    return value
+
+
+def users_for(rate_rps: float, timeout_s: float) -> int:
+    """How many users keep up `rate_rps` whatever the server does, if each waits `timeout_s` for an answer at most."""
+    return max(1, math.ceil(rate_rps * timeout_s))
+
+
+def table(found: Figures) -> Iterable[tuple[str, str]]:
+    """Rows for people."""
+    yield "requests", f"{found.total:,} in {found.duration_s:.0f} s ({found.rate_rps:g}/s)"
+    yield "failed", f"{found.failed:,}"
+    if found.total:
+        yield (
+            "p50 / p90 / p99 / max",
+            (f"{found.p50_ms:g} / {found.p90_ms:g} / {found.p99_ms:g} / {found.max_ms:g} ms"),
+        )
+        yield "seconds within the level", f"{found.seconds_within_level} of {found.seconds}"
+    for reason, count in list(found.failures.items())[:5]:
+        yield "failure", f"{count:,} × {reason}"
+
+
+def _ms(seconds: float) -> float:
+    return round(seconds * 1000, 2)

@@ -1,0 +1,129 @@
+"""`switchboard serving …`: talk to what is served, as a customer's app would."""
+
+from __future__ import annotations
+
+import json
+import os
+import urllib.error
+import urllib.request
+import uuid
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+
+from switchboard.errors import SwitchboardError
+
+GATEWAY_VARIABLE = "SWITCHBOARD_GATEWAY_URL"
+
+app = typer.Typer(no_args_is_help=True, help="How it is served: ask the chat service a question.")
+
+
+class Output(StrEnum):
+    TEXT = "text"
+    JSON = "json"
+
+
+class Tongue(StrEnum):
+    ZH = "zh"
+    EN = "en"
+
+
+@app.callback()
+def _group() -> None:
+    """A group even with one command."""
+
+
+@app.command()
+def ask(
+    question: Annotated[str, typer.Argument(help="What the customer says, in English or Chinese.")],
+    url: Annotated[
+        str | None,
+        typer.Option(help=f"A gateway, or a replica. Else ${GATEWAY_VARIABLE}.", envvar=GATEWAY_VARIABLE),
+    ] = None,
+    language: Annotated[Tongue | None, typer.Option(help="Answer in this language.")] = None,
+    session: Annotated[str | None, typer.Option(help="The customer's session; a new one by default.")] = None,
+    timeout_s: Annotated[float, typer.Option("--timeout", help="Seconds to wait for the answer.")] = 10.0,
+    output: Annotated[Output, typer.Option(help="How to print the answer.")] = Output.TEXT,
+) -> None:
+    """Ask a question and print the answer."""
+    answer = ask_chat(
+        url or default_url(),
+        question,
+        language=language.value if language else None,
+        session=session,
+        timeout_s=timeout_s,
+    )
+    if output is Output.JSON:
+        typer.echo(json.dumps(answer, ensure_ascii=False, indent=2))
+        return
+    typer.echo(answer["answer"])
+    marks = [
+        f"{answer['intent']} {answer['confidence']:.0%}",
+        f"{answer['model']} version {answer['model_version']}",
+        answer["tier"],
+    ]
+    if answer["handover"]:
+        marks.append("a person takes over")
+    typer.secho(f"({', '.join(marks)})", dim=True)
+
+
+def default_url() -> str:
+    """The gateway where none is named.
+
+    Raises:
+        SwitchboardError: the environment names none either.
+    """
+    if url := os.environ.get(GATEWAY_VARIABLE):
+        return url
+    raise SwitchboardError(
+        "which gateway? neither --url nor $SWITCHBOARD_GATEWAY_URL is given",
+        "`switchboard status` shows the addresses",
+    )
+
+
+def ask_chat(
+    url: str,
+    text: str,
+    *,
+    language: str | None = None,
+    session: str | None = None,
+    timeout_s: float = 10.0,
+) -> dict[str, Any]:
+    """One turn with the chat service at `url`; the answer as the service sends it.
+
+    Raises:
+        SwitchboardError: no answer, or a refusal, with the service's own words.
+    """
+    if not url.startswith(("http://", "https://")):
+        raise SwitchboardError(f"{url!r} is no address; it must begin with http:// or https://")
+    body = {"text": text} if language is None else {"text": text, "language": language}
+    request = urllib.request.Request(  # noqa: S310 - the scheme is checked above
+        url.rstrip("/") + "/v1/chat",
+        data=json.dumps(body).encode(),
+        headers={
+            "Content-Type": "application/json",
+            "X-Session-Id": session or uuid.uuid4().hex,
+            "Idempotency-Key": uuid.uuid4().hex,
+        },
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=timeout_s) as response:  # noqa: S310
+            answer = json.load(response)
+    except urllib.error.HTTPError as error:
+        raise SwitchboardError(f"{url} answered {error.code}: {_reason(error.read())}") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", None) or error
+        raise SwitchboardError(
+            f"no answer from {url}: {reason}", "`switchboard status` shows what runs"
+        ) from None
+    if not isinstance(answer, dict) or "answer" not in answer:
+        raise SwitchboardError(f"{url} answers, but not as the chat service does")
+    return answer
+
+
+def _reason(body: bytes) -> str:
+    try:
+        return str(json.loads(body)["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        return body.decode(errors="replace").strip()[:200] or "no reason given"

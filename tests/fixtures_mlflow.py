@@ -1,0 +1,172 @@
+"""A real MLflow server for tests: SQLite and local artifacts in a temporary folder, one worker, loopback only.
+
+Import `mlflow_process` and `mlflow_server` into a folder's `conftest.py`. It is one server for the whole session, so
+tests use model names of their own and never stop it; who needs a registry that fails puts `Cuttable` in front of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+HOST, PORT = "127.37.0.1", 5000
+READY_S = 120.0
+
+
+@dataclass(frozen=True)
+class MlflowProcess:
+    """The running server: where it answers and where it keeps artifacts (for tests that damage them)."""
+
+    url: str
+    artifacts: Path
+    pid: int
+
+
+@pytest.fixture(scope="session")
+def mlflow_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowProcess]:
+    directory = tmp_path_factory.mktemp("mlflow")
+    port = _free_port()
+    log_path = directory / "server.log"
+    command = [
+        *(sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1"),
+        *("--backend-store-uri", f"sqlite:///{directory}/mlflow.db"),
+        *("--artifacts-destination", str(directory / "artifacts"), "--serve-artifacts"),
+        *("--allowed-hosts", f"{HOST}:*,localhost:*,127.*"),
+    ]
+    with log_path.open("wb") as log:
+        process = subprocess.Popen(
+            command, stdout=log, stderr=subprocess.STDOUT, cwd=directory, start_new_session=True, env=_env()
+        )
+    try:
+        url = f"http://{HOST}:{port}"
+        _wait_ready(url, process, log_path)
+        yield MlflowProcess(url, directory / "artifacts", process.pid)
+    finally:
+        # The session of its own holds the server's worker too.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
+        try:
+            process.wait(15)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+@pytest.fixture(scope="session")
+def mlflow_server(mlflow_process: MlflowProcess) -> str:
+    """The URL of the session's MLflow server."""
+    return mlflow_process.url
+
+
+def _env() -> dict[str, str]:
+    env = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
+    return env | {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
+
+
+def _free_port() -> int:
+    """5000 where it is free, else any: two test sessions may run on one machine."""
+    for port in (PORT, 0):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((HOST, port))
+            except OSError:
+                continue
+            return int(probe.getsockname()[1])
+    raise RuntimeError(f"no free port on {HOST}")
+
+
+def _wait_ready(url: str, process: subprocess.Popen[bytes], log_path: Path) -> None:
+    deadline = time.monotonic() + READY_S
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            break
+        with contextlib.suppress(OSError, urllib.error.URLError):
+            with urllib.request.urlopen(f"{url}/health", timeout=2) as response:
+                if response.status == 200:
+                    return
+        time.sleep(0.2)
+    raise RuntimeError(f"mlflow server didn't become ready; its log:\n{log_path.read_text()[-4000:]}")
+
+
+class Cuttable:
+    """A TCP forwarder in front of a server that can be cut (`down`), slowed to silence (`hang`) and healed (`up`)."""
+
+    def __init__(self, target: str) -> None:
+        host, port = target.removeprefix("http://").split(":")
+        self._target = (host, int(port))
+        self._state = "up"
+        self._connections: set[socket.socket] = set()
+        self._listener = socket.create_server((HOST, 0), backlog=64)
+        self.port = int(self._listener.getsockname()[1])
+        self.url = f"http://{HOST}:{self.port}"
+        self.accepted = 0
+        threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
+
+    def down(self) -> None:
+        """Connections are refused, and those that there are break."""
+        self._state = "down"
+        self._listener.close()
+        for connection in list(self._connections):
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+    def hang(self) -> None:
+        """New connections are accepted and never answered."""
+        self._state = "hang"
+
+    def up(self) -> None:
+        if self._state == "down":
+            self._listener = socket.create_server((HOST, self.port), backlog=64)
+            threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
+        self._state = "up"
+
+    def close(self) -> None:
+        self.down()
+
+    def _accept(self, listener: socket.socket) -> None:
+        while True:
+            try:
+                client, _ = listener.accept()
+            except OSError:
+                return
+            self.accepted += 1
+            self._connections.add(client)
+            if self._state == "up":
+                threading.Thread(target=self._forward, args=(client,), daemon=True).start()
+
+    def _forward(self, client: socket.socket) -> None:
+        try:
+            upstream = socket.create_connection(self._target)
+        except OSError:
+            client.close()
+            return
+        self._connections.add(upstream)
+        back = threading.Thread(target=_pump, args=(upstream, client), daemon=True)
+        back.start()
+        _pump(client, upstream)
+        back.join()
+        for connection in (client, upstream):
+            self._connections.discard(connection)
+            connection.close()
+
+
+def _pump(source: socket.socket, sink: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while data := source.recv(65536):
+            sink.sendall(data)
+    with contextlib.suppress(OSError):
+        sink.shutdown(socket.SHUT_WR)

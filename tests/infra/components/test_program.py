@@ -1,0 +1,155 @@
+"""What the program declares, for the local stack and for one on existing clusters, seen through Pulumi's mocks."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from pathlib import Path
+from typing import Any
+
+import pulumi
+import pytest
+import yaml
+
+from infra import config
+from infra.components.program import deploy
+from switchboard import labels
+from switchboard.paths import ROOT
+
+Object = dict[str, Any]
+WORKLOADS = ("Deployment", "StatefulSet", "DaemonSet", "Job")
+
+
+class _Recorder(pulumi.runtime.Mocks):
+    """Records what is declared; a load balancer gets an address, as a cluster would give it."""
+
+    def __init__(self) -> None:
+        self.objects: list[tuple[str, Object]] = []
+
+    def new_resource(self, args: pulumi.runtime.MockResourceArgs) -> tuple[str, Object]:
+        state = dict(args.inputs)
+        if args.typ.startswith("kubernetes:") and "metadata" in state:
+            state["metadata"] = {"name": f"{args.name}-0a1b2c3d", **state["metadata"]}
+            self.objects.append((args.typ.split(":")[-1], state))
+            if state.get("spec", {}).get("type") == "LoadBalancer":
+                address = f"127.99.0.{len(self.objects)}"
+                state["status"] = {"loadBalancer": {"ingress": [{"ip": address}]}}
+        return args.name, state
+
+    def call(self, args: pulumi.runtime.MockCallArgs) -> Object:
+        raise AssertionError(f"unexpected call {args.token}")
+
+
+def declare(stack: config.Stack) -> list[tuple[str, Object]]:
+    """All objects that the program declares for `stack`."""
+    recorder = _Recorder()
+    loop = asyncio.new_event_loop()
+    previous = asyncio.get_event_loop_policy()
+    asyncio.set_event_loop(loop)
+    try:
+        pulumi.runtime.set_mocks(recorder, project="switchboard", stack="test", preview=False)
+
+        @pulumi.runtime.test
+        def run() -> None:
+            deploy(stack, state=Path("/state"))
+
+        run()
+    finally:
+        loop.close()
+        asyncio.set_event_loop_policy(previous)
+    return recorder.objects
+
+
+@pytest.fixture(scope="module")
+def local() -> list[tuple[str, Object]]:
+    return declare(config.load("local"))
+
+
+def pods(objects: list[tuple[str, Object]]) -> list[tuple[str, Object]]:
+    return [
+        (f"{kind}/{obj['metadata']['name']}", obj["spec"]["template"]["spec"])
+        for kind, obj in objects
+        if kind in WORKLOADS
+    ]
+
+
+def test_namespaces_are_restricted(local: list[tuple[str, Object]]) -> None:
+    found = [obj["metadata"] for kind, obj in local if kind == "Namespace"]
+    assert {meta["name"] for meta in found} == {"switchboard-core", "switchboard-serving"}
+    for meta in found:
+        assert meta["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
+
+
+def test_every_container_is_restricted_and_bounded(local: list[tuple[str, Object]]) -> None:
+    seen = 0
+    for name, spec in pods(local):
+        assert spec["securityContext"]["runAsNonRoot"] is True, name
+        assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}, name
+        for container in [*spec["containers"], *spec.get("initContainers", [])]:
+            seen += 1
+            security = container["securityContext"]
+            assert security["allowPrivilegeEscalation"] is False, name
+            assert security["readOnlyRootFilesystem"] is True, name
+            assert security["capabilities"] == {"drop": ["ALL"]}, name
+            assert container["resources"]["limits"]["memory"], name
+            assert set(container["resources"]["requests"]) == {"cpu", "memory"}, name
+    assert seen >= 14
+
+
+def test_only_those_that_watch_pods_have_a_token(local: list[tuple[str, Object]]) -> None:
+    with_token = {
+        name.split("/")[1]
+        for name, spec in pods(local)
+        if spec.get("automountServiceAccountToken") is not False
+    }
+    assert with_token == {"prometheus", "gateway", "gateway-cn-beijing", "gateway-cn-hongkong"}
+    for kind, obj in local:
+        if kind in ("Role", "ClusterRole"):
+            for rule in obj["rules"]:
+                assert "*" not in [*rule["verbs"], *rule["resources"], *rule["apiGroups"]]
+                assert set(rule["verbs"]) <= {"get", "list", "watch"}
+
+
+def test_selectors_find_only_their_own_pods(local: list[tuple[str, Object]]) -> None:
+    templates: dict[tuple[str, str], dict[str, str]] = {}
+    for kind, obj in local:
+        if kind in WORKLOADS:
+            key = (obj["metadata"]["namespace"], obj["metadata"]["name"])
+            templates[key] = obj["spec"]["template"]["metadata"]["labels"]
+    for kind, obj in local:
+        if kind == "Service":
+            namespace, name = obj["metadata"]["namespace"], obj["metadata"]["name"]
+            selector = obj["spec"]["selector"].items()
+            chosen = [
+                key for key, have in templates.items() if key[0] == namespace and selector <= have.items()
+            ]
+            assert [key[1] for key in chosen] == [name]
+
+
+def test_the_chat_servers_are_found_by_their_labels(local: list[tuple[str, Object]]) -> None:
+    sets = {obj["metadata"]["name"]: obj for kind, obj in local if kind == "StatefulSet"}
+    assert set(sets) == {"chat", "chat-cn-beijing", "chat-cn-hongkong"}
+    for name, obj in sets.items():
+        have = obj["spec"]["template"]["metadata"]["labels"]
+        assert have[labels.MODEL_SERVER] == "chat"
+        assert have[labels.TIER] == ("core" if name == "chat" else "edge")
+    environ = {
+        item["name"]: item.get("value")
+        for item in sets["chat"]["spec"]["template"]["spec"]["containers"][0]["env"]
+    }
+    assert environ["MODEL_URI"] == "models:/chat-intent@champion"
+    assert environ["MLFLOW_TRACKING_URI"].startswith("http://127.99.0.")
+
+
+def test_existing_clusters_have_no_annotations_of_the_embedded_cloud() -> None:
+    document = yaml.safe_load((ROOT / "Pulumi.local.yaml").read_text())
+    values = {
+        key.removeprefix("switchboard:"): copy.deepcopy(value) for key, value in document["config"].items()
+    }
+    for site in values["sites"]:
+        del site["embedded"]
+        site["cluster"] = {"context": f"bank-{site['name']}"}
+    objects = declare(config.parse(values, "Pulumi.test.yaml"))
+    services = [obj["metadata"] for kind, obj in objects if kind == "Service"]
+    assert services
+    assert not [meta for meta in services if meta.get("annotations")]

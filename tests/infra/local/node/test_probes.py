@@ -1,0 +1,123 @@
+"""Probes: the counting, and the asking of real listeners."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from infra.local.node.probes import Answer, Prober, Tally, Timing, ask, initial_delay_left
+from infra.local.runtime.spec import ExecResult
+from tests.infra.local.node.pods import container
+
+HOST = "127.0.0.1"
+
+
+@pytest.mark.parametrize(
+    ("answers", "timing", "verdicts"),
+    [
+        ("+", Timing(), [True]),
+        ("---", Timing(), [None, None, False]),
+        ("--+--", Timing(), [None, None, True, True, True]),
+        ("+---", Timing(), [True, True, True, False]),
+        ("---+", Timing(successes=2), [None, None, False, False]),
+        ("---++", Timing(successes=2), [None, None, False, False, True]),
+        ("-", Timing(failures=1), [False]),
+    ],
+)
+def test_thresholds(answers: str, timing: Timing, verdicts: list[bool | None]) -> None:
+    tally, found = Tally(), []
+    for answer in answers:
+        tally = tally.add(answer == "+", timing)
+        found.append(tally.verdict)
+    assert found == verdicts
+
+
+def test_defaults_are_kubernetes_own() -> None:
+    assert Timing.of({}) == Timing(0, 10, 1, 1, 3)
+    assert Timing.of({"periodSeconds": 2, "failureThreshold": 7, "initialDelaySeconds": 4}) == Timing(
+        4, 2, 1, 1, 7
+    )
+
+
+def test_the_initial_delay_counts_from_the_start_of_the_container() -> None:
+    assert initial_delay_left(Timing(initial_delay_s=10), ran_s=4) == 6
+    assert initial_delay_left(Timing(initial_delay_s=10), ran_s=40) == 0
+
+
+@pytest.fixture
+async def http() -> AsyncIterator[int]:
+    """Answers /200, /404 and so on with that status, and /slow never."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        path = head.split(" ")[1]
+        if path == "/slow":
+            await reader.read()
+        elif path == "/garbage":
+            writer.write(b"hello\r\n")
+        elif path == "/header":
+            writer.write(b"HTTP/1.1 200 OK\r\n\r\n" if "X-Me: yes" in head else b"HTTP/1.1 400 No\r\n\r\n")
+        else:
+            writer.write(f"HTTP/1.1 {path[1:]} Some\r\nContent-Length: 0\r\n\r\n".encode())
+        writer.close()
+
+    server = await asyncio.start_server(answer, HOST, 0)
+    yield server.sockets[0].getsockname()[1]
+    server.close()
+
+
+async def execute(argv: list[str], timeout_s: float) -> ExecResult:
+    return ExecResult(int(argv[0]), b"said", timed_out=argv[0] == "124")
+
+
+async def one(port: int = 0, **probe: Any) -> Answer:
+    body = container(ports=[{"name": "http", "containerPort": port}])
+    return await ask(probe, body, HOST, execute)
+
+
+@pytest.mark.parametrize(
+    ("path", "ok"), [("/200", True), ("/302", True), ("/404", False), ("/503", False), ("/garbage", False)]
+)
+async def test_http(http: int, path: str, ok: bool) -> None:
+    assert (await one(http, httpGet={"path": path, "port": "http"})).ok is ok
+    assert (await one(httpGet={"path": path.removeprefix("/"), "port": http})).ok is ok
+
+
+async def test_http_headers_and_deadline(http: int) -> None:
+    headers = [{"name": "X-Me", "value": "yes"}]
+    assert (await one(httpGet={"path": "/header", "port": http, "httpHeaders": headers})).ok
+    slow = await one(httpGet={"path": "/slow", "port": http}, timeoutSeconds=1)
+    assert slow == Answer(False, "no answer within 1 s")
+
+
+async def test_tcp_and_what_is_wrong(http: int) -> None:
+    assert (await one(tcpSocket={"port": http})).ok
+    assert "refused" in (await one(tcpSocket={"port": 1})).message
+    assert "no port named 'x'" in (await one(tcpSocket={"port": "x"})).message
+    assert "not supported" in (await one(grpc={"port": http})).message
+
+
+async def test_exec() -> None:
+    assert (await one(exec={"command": ["0"]})).ok
+    assert await one(exec={"command": ["1"]}) == Answer(False, "said")
+    assert "timed out" in (await one(exec={"command": ["124"]})).message
+
+
+async def test_a_prober_tells_changes_only_and_a_startup_probe_ends() -> None:
+    answers = iter([1, 0, 0])
+    verdicts: list[bool] = []
+    failures: list[str] = []
+
+    async def flaky(argv: list[str], timeout_s: float) -> ExecResult:
+        return ExecResult(next(answers), b"no")
+
+    probe = {"exec": {"command": ["x"]}, "periodSeconds": 0.01}
+    prober = Prober(
+        "startup", probe, container(), HOST, flaky, lambda ok, _: verdicts.append(ok), failures.append
+    )
+    await asyncio.wait_for(prober.run(ran_s=0), timeout=10)
+    assert verdicts == [True]
+    assert failures == ["no"]

@@ -1,0 +1,221 @@
+"""Volumes from objects: contents, modes, and updates that are seen whole or not at all."""
+
+from __future__ import annotations
+
+import base64
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from infra.local.node.environment import Sources
+from infra.local.node.podspec import ConfigError
+from infra.local.node.volumes import (
+    File,
+    make_folder,
+    mounts,
+    payload,
+    references,
+    token_requests,
+    write_files,
+)
+from infra.local.runtime.spec import Mount
+from switchboard.kube import Object
+from tests.infra.local.node.pods import container, pod
+
+CONFIG: Object = {
+    "kind": "ConfigMap",
+    "data": {"a": "1", "b": "2"},
+    "binaryData": {"bin": base64.b64encode(b"\x00\xff").decode()},
+}
+SECRET: Object = {"kind": "Secret", "type": "Opaque", "data": {"pw": base64.b64encode(b"s").decode()}}
+SOURCES = Sources(
+    pod_ip="127.1.1.5",
+    host_ip="127.1.0.11",
+    allocatable={"cpu": "4"},
+    objects={("ConfigMap", "c"): CONFIG, ("Secret", "s"): SECRET},
+)
+
+
+def files(volume: Object, tokens: dict[str, str] | None = None) -> dict[str, tuple[bytes, int]]:
+    found = payload(pod(), {"name": "v", **volume}, SOURCES, tokens or {})
+    return {path: (file.data, file.mode) for path, file in found.items()}
+
+
+def test_a_whole_config_map() -> None:
+    assert files({"configMap": {"name": "c"}}) == {
+        "a": (b"1", 0o644),
+        "b": (b"2", 0o644),
+        "bin": (b"\x00\xff", 0o644),
+    }
+
+
+def test_items_and_modes() -> None:
+    items = [{"key": "a", "path": "dir/x", "mode": 0o400}, {"key": "b", "path": "y"}]
+    assert files({"configMap": {"name": "c", "items": items, "defaultMode": 0o600}}) == {
+        "dir/x": (b"1", 0o400),
+        "y": (b"2", 0o600),
+    }
+
+
+def test_a_projected_volume_joins_its_sources() -> None:
+    sources = [
+        {"secret": {"name": "s"}},
+        {"configMap": {"name": "c", "items": [{"key": "a", "path": "conf/a"}]}},
+        {"serviceAccountToken": {"path": "token", "expirationSeconds": 600, "audience": "x"}},
+        {
+            "downwardAPI": {
+                "items": [
+                    {"path": "ns", "fieldRef": {"fieldPath": "metadata.namespace"}},
+                    {"path": "cpu", "resourceFieldRef": {"containerName": "main", "resource": "limits.cpu"}},
+                ]
+            }
+        },
+    ]
+    volume = {"name": "v", "projected": {"sources": sources, "defaultMode": 0o444}}
+    found = files(volume, {"token": "abc"})
+    assert {path: data for path, (data, _) in found.items()} == {
+        "pw": b"s",
+        "conf/a": b"1",
+        "token": b"abc",
+        "ns": b"ns",
+        "cpu": b"4",
+    }
+    assert {mode for _, mode in found.values()} == {0o444}
+    assert [(t.path, t.audience, t.lifetime_s) for t in token_requests(volume)] == [("token", "x", 600)]
+
+
+@pytest.mark.parametrize(
+    ("volume", "why"),
+    [
+        ({"configMap": {"name": "none"}}, 'configmap "none" not found'),
+        ({"secret": {"secretName": "none"}}, 'secret "none" not found'),
+        ({"configMap": {"name": "c", "items": [{"key": "z", "path": "z"}]}}, "non-existent key: z"),
+        ({"configMap": {"name": "c", "items": [{"key": "a", "path": "../out"}]}}, "stay in its volume"),
+        ({"projected": {"sources": [{"clusterTrustBundle": {}}]}}, "clusterTrustBundle is not supported"),
+    ],
+)
+def test_what_is_missing_is_named(volume: Object, why: str) -> None:
+    with pytest.raises(ConfigError, match=why):
+        files(volume)
+
+
+def test_optional_sources_may_be_missing() -> None:
+    assert files({"configMap": {"name": "none", "optional": True}}) == {}
+    assert files({"secret": {"secretName": "none", "optional": True}}) == {}
+
+
+def test_references() -> None:
+    body = pod(
+        volumes=[
+            {"name": "1", "configMap": {"name": "c", "optional": True}},
+            {"name": "2", "secret": {"secretName": "s"}},
+            {"name": "3", "projected": {"sources": [{"configMap": {"name": "c"}}]}},
+            {"name": "4", "emptyDir": {}},
+        ]
+    )
+    assert references(body) == {("ConfigMap", "c"): True, ("Secret", "s"): True}
+
+
+def test_files_change_in_one_step(tmp_path: Path) -> None:
+    folder = tmp_path / "v"
+    assert write_files(folder, {"a": File(b"1", 0o644), "sub/b": File(b"2", 0o600)}, None)
+    assert not write_files(folder, {"a": File(b"1", 0o644), "sub/b": File(b"2", 0o600)}, None), (
+        "nothing to do"
+    )
+    assert (folder / "sub/b").read_bytes() == b"2"
+    assert (folder / "sub/b").stat().st_mode & 0o777 == 0o600
+    assert write_files(folder, {"a": File(b"one", 0o644), "c": File(b"3", 0o644)}, None)
+    assert sorted(p.name for p in folder.iterdir() if not p.name.startswith("..")) == ["a", "c"]
+    assert (folder / "a").read_bytes() == b"one"
+    assert len(list(folder.iterdir())) == 4, "two names, ..data and the one folder behind it"
+
+
+def test_a_reader_sees_the_old_or_the_new_files(tmp_path: Path) -> None:
+    folder = tmp_path / "v"
+    versions = [{name: File(str(n).encode() * 100, 0o644) for name in "ab"} for n in range(2)]
+    write_files(folder, versions[0], None)
+    stop, mixed = threading.Event(), []
+
+    def read() -> None:
+        while not stop.is_set():
+            try:
+                held = os.open(folder / "..data", os.O_RDONLY | os.O_DIRECTORY)
+            except FileNotFoundError:
+                mixed.append("no data")
+                continue
+            try:
+                seen = set()
+                for name in "ab":
+                    descriptor = os.open(name, os.O_RDONLY, dir_fd=held)
+                    seen.add(os.read(descriptor, 200))
+                    os.close(descriptor)
+                if len(seen) != 1:
+                    mixed.append("mixed")
+            except FileNotFoundError:
+                pass  # the old folder went away under the reader: it looks again
+            finally:
+                os.close(held)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for n in range(60):
+        write_files(folder, versions[n % 2], None)
+    stop.set()
+    reader.join()
+    assert mixed == []
+
+
+def test_mounts_outer_paths_first_and_files_from_objects_read_only(tmp_path: Path) -> None:
+    folders = {"data": tmp_path / "data", "conf": tmp_path / "conf"}
+    for folder in folders.values():
+        folder.mkdir()
+    one = container(
+        volumeMounts=[
+            {"name": "conf", "mountPath": "/data/conf"},
+            {"name": "data", "mountPath": "/data"},
+            {"name": "data", "mountPath": "/sub", "subPathExpr": "$(NAME)/x", "readOnly": True},
+        ]
+    )
+    found = mounts(one, folders, frozenset({"conf"}), {"NAME": "n"})
+    assert found == [
+        Mount(folders["data"], "/data", False),
+        Mount(folders["data"] / "n" / "x", "/sub", True),
+        Mount(folders["conf"], "/data/conf", True),
+    ]
+
+
+@pytest.mark.parametrize("sub", ["../other", "/etc", "link"])
+def test_a_sub_path_stays_in_its_volume(tmp_path: Path, sub: str) -> None:
+    volume = tmp_path / "v"
+    volume.mkdir()
+    (volume / "link").symlink_to("/etc")
+    one = container(volumeMounts=[{"name": "v", "mountPath": "/m", "subPath": sub}])
+    with pytest.raises(ConfigError, match="volume v: subPath"):
+        mounts(one, {"v": volume}, frozenset(), {})
+
+
+def test_an_unknown_volume_is_named(tmp_path: Path) -> None:
+    one = container(volumeMounts=[{"name": "v", "mountPath": "/m"}])
+    with pytest.raises(ConfigError, match="'v', which isn't there"):
+        mounts(one, {}, frozenset(), {})
+
+
+def test_a_folder_is_open_to_its_pod(tmp_path: Path) -> None:
+    folder = tmp_path / "v"
+    make_folder(folder, None)
+    assert folder.stat().st_mode & 0o777 == 0o777
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="giving files away needs root")
+def test_fs_group_owns_the_volume(tmp_path: Path) -> None:
+    folder = tmp_path / "v"
+    make_folder(folder, None)
+    (folder / "old").write_text("x")
+    make_folder(folder, 10001)
+    assert (folder.stat().st_gid, (folder / "old").stat().st_gid) == (10001, 10001)
+    assert folder.stat().st_mode & 0o2070 == 0o2070, "new files get the group too"
+    write_files(tmp_path / "c", {"a": File(b"1", 0o400)}, 10001)
+    found = (tmp_path / "c" / "a").stat()
+    assert (found.st_gid, found.st_mode & 0o777) == (10001, 0o440)

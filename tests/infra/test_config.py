@@ -1,0 +1,128 @@
+"""The stack file: what is right is understood, what is wrong is one clear line that names it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from infra import config
+from infra.local.layout import SiteLayout
+from switchboard.errors import SwitchboardError
+from switchboard.paths import ROOT
+
+Values = dict[str, Any]
+
+
+@pytest.fixture
+def values() -> Values:
+    document = yaml.safe_load((ROOT / "Pulumi.local.yaml").read_text())
+    return {key.removeprefix("switchboard:"): value for key, value in document["config"].items()}
+
+
+def test_the_local_stack_is_two_sites_and_two_edges() -> None:
+    stack = config.load("local")
+    assert stack.private.name == "private"
+    assert [node.name for node in stack.private.embedded.nodes] == ["private-1", "private-2"]
+    (public,) = stack.public
+    assert [node.tier for node in public.embedded.nodes] == ["core", "core", "edge", "edge"]
+    assert [edge.region for edge in public.edges] == ["cn-beijing", "cn-hongkong"]
+
+
+def _set(path: str, value: Any) -> Callable[[Values], None]:
+    def change(values: Values) -> None:
+        *parents, last = path.split("/")
+        target: Any = values
+        for part in parents:
+            target = target[int(part) if part.isdigit() else part]
+        target[last] = value
+
+    return change
+
+
+WRONG = [
+    (_set("replicas", 3), ["unknown key switchboard:replicas", "modelServers"]),
+    (_set("modelServers/0/replicas", "many"), ["switchboard:modelServers[0].replicas", "integer", "'many'"]),
+    (
+        _set("modelServers/0/replicas", 0),
+        ["switchboard:modelServers[0].replicas", "greater than or equal to 1"],
+    ),
+    (_set("modelServers/0/colour", "red"), ["switchboard:modelServers[0].colour", "Extra inputs"]),
+    (_set("sites/0/role", "secret"), ["switchboard:sites[0].role", "'private' or 'public'"]),
+    (_set("sites/1/role", "private"), ["site public is private: only a public site has edges"]),
+    (_set("sites/0/embedded/network", "10.0.0.0/16"), ["embedded.network", "127.0.0.0/8"]),
+    (_set("sites/0/embedded/network", "127.96.0.0/16"), ["overlap"]),
+    (_set("sites/0/embedded/services", "127.21.0.0/16"), ["overlap"]),
+    (_set("sites/1/edges", [{"region": "mars"}]), ["no edge node in region mars"]),
+    (_set("sites/1/name", "private"), ["site names must be unique"]),
+    (_set("sites/0/cluster", {"context": "x"}), ["exactly one of `embedded` and `cluster`"]),
+    (_set("sites/0/embedded/nodes/1/name", "private-1"), ["private-1 is there twice"]),
+    (_set("sites/0/embedded/nodes/1/cpu", "lots"), ["nodes[1].cpu", "'lots'"]),
+    (_set("images/envoy", 5), ["images.envoy", "string"]),
+]
+
+
+@pytest.mark.parametrize(("change", "words"), WRONG, ids=[" ".join(words)[:40] for _, words in WRONG])
+def test_a_wrong_stack_is_one_line_that_names_it(
+    values: Values, change: Callable[[Values], None], words: list[str]
+) -> None:
+    changed = copy.deepcopy(values)
+    change(changed)
+    with pytest.raises(SwitchboardError) as caught:
+        config.parse(changed, "Pulumi.x.yaml")
+    message = str(caught.value)
+    assert message.startswith("Pulumi.x.yaml: ")
+    assert "\n" not in message
+    for word in words:
+        assert word in message
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("config: [", "is not YAML"),
+        ("name: x", "no `config:` section"),
+        ("config: {other:key: 1}", "unknown key other:key"),
+        ("config: {}", "switchboard:sites: Field required"),
+    ],
+)
+def test_a_file_that_is_no_stack(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, words: str
+) -> None:
+    path = tmp_path / "Pulumi.x.yaml"
+    path.write_text(text)
+    monkeypatch.setattr(config, "stack_file", lambda stack: path)
+    with pytest.raises(SwitchboardError, match=r"Pulumi\.x\.yaml") as caught:
+        config.load("x")
+    assert words in str(caught.value)
+
+
+def test_a_missing_stack_names_those_that_are_there() -> None:
+    with pytest.raises(SwitchboardError, match=r"no stack 'nowhere'.*\n.*local"):
+        config.load("nowhere")
+
+
+@given(st.integers(1, 50))
+def test_addresses_of_a_site_are_each_its_own(count: int) -> None:
+    nodes = [{"name": f"n-{index}"} for index in range(count)]
+    site = config.Site.model_validate(
+        {
+            "name": "s",
+            "role": "private",
+            "region": "r",
+            "embedded": {"network": "127.77.0.0/16", "services": "127.78.0.0/16", "nodes": nodes},
+        }
+    )
+    layout = SiteLayout(site, Path("/state"))
+    single = [layout.control_plane_ip, layout.proxy_ip, *(node.ip for node in layout.nodes)]
+    assert len(set(single)) == count + 2
+    for node in layout.nodes:
+        assert not any(address in node.pod_cidr for address in single)
+        assert node.pod_cidr.subnet_of(site.embedded.network)
+    assert len({node.pod_cidr for node in layout.nodes}) == count

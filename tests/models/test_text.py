@@ -1,0 +1,50 @@
+"""The normal form of texts."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from models.text import MAX_CHARS, language, normalise
+
+
+@pytest.mark.parametrize(
+    ("raw", "normal", "why"),
+    [
+        ("  I LOST\tmy\n card ", "i lost my card", "case and spaces"),
+        ("Ｉ ｌｏｓｔ ｍｙ ｃａｒｄ！", "i lost my card!", "full width"),
+        ("can’t", "can't", "typographic quotes"),
+        ("I paid 5,000.50 to 2 people", "i paid 0 to 0 people", "numbers say little about the wish"),
+        ("转５０００元", "转0元", "full-width digits"),
+        ("helpppppppp!!!!!!", "helppp!!!", "repeats"),
+        ("my\u200b ca\u00adrd", "my card", "invisible characters"),
+        ("", "", "nothing"),
+        (" \u3000\n", "", "only spaces"),
+        ("\ud800card", "card", "half a character"),
+        ("ﬁne", "fine", "ligatures"),
+    ],
+)
+def test_normal_form(raw: str, normal: str, why: str) -> None:
+    assert normalise(raw) == normal, why
+
+
+@given(st.text())
+def test_is_idempotent_and_bounded(text: str) -> None:
+    once = normalise(text)
+    assert normalise(once) == once
+    assert len(once) <= MAX_CHARS
+    assert "\n" not in once and once == once.strip()
+
+
+@given(st.text(min_size=1, max_size=5), st.integers(2000, 4000))
+def test_long_texts_stay_bounded(text: str, times: int) -> None:
+    assert len(normalise(text * times)) <= MAX_CHARS
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("hello", "en"), ("你好", "zh"), ("我的card丢了", "zh"), ("", "en"), ("123", "en"), ("¿qué?", "en")],
+)
+def test_language(text: str, expected: str) -> None:
+    assert language(text) == expected

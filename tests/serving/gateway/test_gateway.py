@@ -1,0 +1,331 @@
+"""The gateway, end to end: what it answers, and what its customers notice of faults (nothing, where there is a way)."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import time
+from pathlib import Path
+
+import aiohttp
+import pytest
+import yaml
+
+from switchboard.kube import PODS
+from tests import pods
+from tests.conftest import ControlPlane
+from tests.pods import until
+from tests.serving.gateway.conftest import World
+
+
+async def test_a_request_is_answered_and_joined_by_its_id(gateway: World) -> None:
+    await gateway.backends("a")
+    status, body, headers = await gateway.ask("s-1")
+    assert (status, body["session"]) == (200, "s-1")
+    assert headers["x-request-id"]
+    _, _, headers = await gateway.ask(headers={"X-Request-Id": "mine-1"})
+    assert headers["x-request-id"] == "mine-1"
+    assert not [name for name in headers if name.lower().startswith("x-envoy")]
+
+
+async def test_what_the_gateway_answers_itself_is_json(gateway: World) -> None:
+    await gateway.backend("a", ready=False)
+    await until(lambda: (gateway.directory / "endpoints-chat.json").exists())
+
+    async def known() -> bool:
+        return (await gateway.ask())[0] == 503
+
+    await until(known, what="503, since the model server is known by its pod")
+    status, body, headers = await gateway.ask()
+    assert (status, body["error"]["code"], headers["retry-after"]) == (503, "unavailable", "1")
+    assert body["request_id"] == headers["x-request-id"]
+    for path in ("/v1/nobody", "/", "/v1/chatty", "/quitquitquit"):
+        status, body, _ = await gateway.ask(path=path)
+        assert (path, status, body["error"]["code"]) == (path, 404, "not_found")
+
+    await pods.set_ready(gateway.kube, gateway.space, "a", True)
+    await gateway.used({f"{gateway.subnet}.10"})
+    status, body, _ = await gateway.ask(json={"text": "x" * 70_000})
+    assert (status, body["error"]["code"]) == (413, "too_large")
+    assert (await gateway.ask(json={"text": "x" * 60_000}))[0] == 200
+
+
+async def test_probes_and_statistics(world: World) -> None:
+    await world.init()
+    world.start_envoy()
+    await until(lambda: world.ops("/livez"), what="envoy")
+    assert await world.ops("/livez") == 200
+    assert await world.ops("/ready") == 503, "it doesn't know any pod yet"
+    assert (await world.ask())[0] == 503
+    world.start_agent()
+    await until(world.ready)
+    assert await world.ops("/readyz") == 200
+    await world.backends("a")
+    for path in ("/quitquitquit", "/config_dump", "/stats"):
+        assert await world.ops(path) == 404
+    async with world.session.get(f"http://{world.ip}:9902/stats/prometheus") as answer:
+        text = await answer.text()
+    assert 'envoy_cluster_upstream_rq_time_bucket{envoy_cluster_name="chat",le="300"}' in text
+    assert 'envoy_cluster_membership_healthy{envoy_cluster_name="chat"} 1' in text
+    assert (
+        'envoy_http_downstream_rq_xx{envoy_response_code_class="2",envoy_http_conn_manager_prefix="gateway"}'
+        in text
+    )
+    assert len(text) < 100_000
+
+
+async def test_a_session_stays_with_its_replica(gateway: World) -> None:
+    await gateway.backends("a", "b", "c")
+    first = {s: (await gateway.ask(s))[1]["from"] for s in (f"session-{i}" for i in range(30))}
+    assert len(set(first.values())) == 3
+    assert {s: (await gateway.ask(s))[1]["from"] for s in first} == first
+
+
+async def test_every_pod_deleted_in_turn_under_load(gateway: World) -> None:
+    old = dict(zip("ab", await gateway.backends("a", "b"), strict=True))
+    async with gateway.load(at_least=3000) as load:
+        for turn in range(2):
+            for name, backend in list(old.items()):
+                new = f"{name[0]}{turn}"
+                old[new] = await gateway.backend(new)
+                await gateway.used({one.ip for one in old.values()})
+                del old[name]
+                await gateway.remove(name, backend)
+    assert load.failed == 0, gateway.explain(load)
+    assert len(load.by) == 6
+
+
+async def test_replicas_killed_under_load(gateway: World) -> None:
+    """Killed: no word from Kubernetes, connections reset, the pod still among the endpoints."""
+    one, two, three = await gateway.backends("a", "b", "c")
+    async with gateway.load(at_least=2000) as load:
+        one.kill()
+        before = load.total
+        await until(lambda: load.total > before + 300)
+        two.kill()
+        before = load.total
+        await until(lambda: load.total > before + 300)
+    assert load.failed == 0, gateway.explain(load)
+    assert load.by[three.ip] > 500
+
+
+@pytest.mark.parametrize(
+    "mode",
+    [
+        pytest.param({"status": 503}, id="full"),
+        pytest.param({"status": 502}, id="bad gateway"),
+        pytest.param({"reset": True}, id="resets"),
+        pytest.param({"ready": False}, id="fails its health check"),
+    ],
+)
+async def test_a_replica_that_fails_requests(gateway: World, mode: dict[str, object]) -> None:
+    bad, good = await gateway.backends("a", "b")
+    async with gateway.load(at_least=600) as load:
+        await bad.mode(**mode)
+        before = load.total
+        await until(lambda: load.total > before + 300)
+    assert load.failed == 0, gateway.explain(load)
+    await gateway.used({good.ip})
+    await bad.mode()
+    await gateway.used({good.ip, bad.ip})
+
+
+async def test_an_answer_of_the_service_is_not_retried(gateway: World) -> None:
+    (one,) = await gateway.backends("a")
+    await one.mode(status=500)
+    assert (await gateway.ask())[0] == 500
+    await one.mode(status=400)
+    assert (await gateway.ask())[0] == 400
+
+
+async def test_a_replica_that_hangs(gateway: World) -> None:
+    bad, good = await gateway.backends("a", "b")
+    await bad.mode(delay_s=30)
+    answers = await asyncio.gather(*(gateway.ask(f"s{i}") for i in range(12)))
+    assert {body["from"] for status, body, _ in answers if status == 200} == {good.ip}
+    assert all(status == 200 for status, _, _ in answers)
+    await good.mode(delay_s=30)
+    status, body, _ = await gateway.ask()
+    assert (status, body["error"]["code"]) in ((504, "timeout"), (503, "unavailable"))
+
+
+async def test_all_down_and_back(gateway: World) -> None:
+    one, two = await gateway.backends("a", "b")
+    one.kill()
+    two.kill()
+    started = time.monotonic()
+    status, body, _ = await gateway.ask()
+    assert (status, body["error"]["code"]) == (503, "unavailable")
+    assert time.monotonic() - started < 5
+    await pods.gone(gateway.kube, gateway.space, "a")
+    await pods.gone(gateway.kube, gateway.space, "b")
+    await gateway.backends("c")
+
+
+async def test_readiness_comes_and_goes_under_load(gateway: World) -> None:
+    await gateway.backends("a", "b", "c")
+    async with gateway.load(at_least=1500) as load:
+        for turn in range(20):
+            name = "abc"[turn % 3]
+            await pods.set_ready(gateway.kube, gateway.space, name, False)
+            await asyncio.sleep(0.02)
+            await pods.set_ready(gateway.kube, gateway.space, name, True)
+    assert load.failed == 0, gateway.explain(load)
+
+
+async def test_the_agent_is_killed_and_comes_back(gateway: World) -> None:
+    one, two = await gateway.backends("a", "b")
+    agent = gateway.agent
+    assert agent is not None
+    async with gateway.load(at_least=500) as load:
+        agent.kill()
+        agent.wait()
+        await gateway.kube.delete(PODS, "a", gateway.space)
+        gateway.start_agent()
+        await until(lambda: one.ip not in gateway.log("agent").splitlines()[-1], what="the agent's next list")
+    await gateway.used({two.ip})
+    assert load.failed == 0, gateway.explain(load)
+
+
+async def test_envoy_is_killed_and_comes_back_with_what_was_known(gateway: World) -> None:
+    (one,) = await gateway.backends("a")
+    for process in (gateway.agent, gateway.envoy):
+        assert process is not None
+        process.kill()
+        process.wait()
+    await gateway.init()
+    gateway.start_envoy()
+    await until(gateway.ready, what="ready without an agent")
+    await gateway.used({one.ip})
+
+
+async def test_the_api_server_is_away(world: World, control_plane: ControlPlane) -> None:
+    """Reached by a relay that is cut, and mended later."""
+    api = str(control_plane.layout.control_plane_ip)
+    relay = Relay(api, 6443, 16443)
+    config = yaml.safe_load(control_plane.kubeconfig.read_text())
+    config["clusters"][0]["cluster"]["server"] = f"https://{api}:16443"
+    kubeconfig = Path(world.directory / "kubeconfig")
+    kubeconfig.write_text(yaml.safe_dump(config))  # noqa: ASYNC240
+    await relay.open()
+    try:
+        await world.init()
+        world.start_envoy()
+        world.start_agent(kubeconfig)
+        await until(world.ready)
+        one, two = await world.backends("a", "b")
+        async with world.load(at_least=500) as load:
+            await relay.cut()
+            await until(lambda: "lost" in world.log("agent"))
+            one.kill()
+            before = load.total
+            await until(lambda: load.total > before + 200)
+        assert load.failed == 0, world.explain(load)
+
+        assert world.agent is not None
+        world.agent.kill()
+        world.agent.wait()
+        world.start_agent(kubeconfig)
+        await until(lambda: world.log("agent").count("lost") >= 2, what="an agent that starts without a site")
+        await world.used({two.ip})
+
+        await pods.gone(world.kube, world.space, "a")
+        await relay.open()
+        three = await world.backend("c")
+        await world.used({two.ip, three.ip})
+    finally:
+        await relay.cut()
+
+
+class Relay:
+    """TCP from `ip:port` on to `ip:target`, that can be cut with all its connections."""
+
+    def __init__(self, ip: str, target: int, port: int) -> None:
+        self._ip, self._target, self._port = ip, target, port
+        self._server: asyncio.Server | None = None
+        self._writers: set[asyncio.StreamWriter] = set()
+
+    async def open(self) -> None:
+        self._server = await asyncio.start_server(self._serve, self._ip, self._port)
+
+    async def cut(self) -> None:
+        if self._server is not None:
+            self._server.close()
+        for writer in self._writers:
+            writer.transport.abort()
+        self._writers.clear()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        far_reader, far_writer = await asyncio.open_connection(self._ip, self._target)
+        self._writers |= {writer, far_writer}
+
+        async def copy(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+            try:
+                while data := await source.read(65536):
+                    sink.write(data)
+                    await sink.drain()
+            except ConnectionError:
+                pass
+            finally:
+                sink.close()
+
+        await asyncio.gather(copy(reader, far_writer), copy(far_reader, writer))
+
+
+class TestEdge:
+    @pytest.fixture
+    def gateway_environ(self) -> dict[str, str]:
+        return {"GATEWAY_TIER": "edge", "GATEWAY_REGION": "cn-beijing"}
+
+    async def test_an_edge_prefers_the_core_and_falls_back_to_its_own(self, gateway: World) -> None:
+        own = await gateway.backend("own", tier="edge", region="cn-beijing")
+        await gateway.backend("foreign", tier="edge", region="cn-hongkong")
+        await gateway.used({own.ip})
+        core = await gateway.backend("core"), await gateway.backend("core2")
+        await gateway.used({one.ip for one in core})
+        async with gateway.load(at_least=1000) as load:
+            core[0].kill()
+            before = load.total
+            await until(lambda: load.total > before + 100)
+            core[1].kill()
+            before = load.total
+            await until(lambda: load.total > before + 300)
+        assert load.failed == 0, gateway.explain(load)
+        await gateway.used({own.ip})
+
+
+async def test_it_drains_before_it_ends(gateway: World) -> None:
+    (one,) = await gateway.backends("a")
+    agent = gateway.agent
+    assert agent is not None
+    connector = aiohttp.TCPConnector()
+    async with aiohttp.ClientSession(connector=connector) as held:
+        url = f"{gateway.url}/v1/chat"
+        async with held.post(url, json={}) as answer:
+            assert "close" not in answer.headers.get("connection", "")
+        agent.send_signal(signal.SIGTERM)
+
+        async def draining() -> bool:
+            return await gateway.ops("/ready") == 503
+
+        await until(draining)
+        assert await gateway.ops("/livez") == 200
+        async with held.post(url, json={}) as answer:
+            assert (answer.status, answer.headers["connection"]) == (200, "close")
+    await gateway.session.close()
+    await until(lambda: agent.poll() is not None, what="the agent's end, once no client is left")
+    assert agent.returncode == 0
+    assert one.process.poll() is None
+
+
+async def test_a_failure_leaves_a_line(gateway: World) -> None:
+    await gateway.backend("a", ready=False)
+
+    async def failing() -> bool:
+        return (await gateway.ask(headers={"X-Request-Id": "look-for-me"}))[0] == 503
+
+    await until(failing)
+    await until(lambda: "look-for-me" in gateway.log("envoy"), 20, "Envoy's log (flushed every 10 s)")
+    lines = [line for line in gateway.log("envoy").splitlines() if "look-for-me" in line]
+    assert json.loads(lines[-1])["status"] == 503
