@@ -10,6 +10,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import socket
 import subprocess
 import sys
@@ -23,7 +24,7 @@ import psutil
 from infra import config
 from infra.local import toolchain
 from infra.local.layout import SiteLayout
-from infra.plugin.install import install as install_stand_in
+from infra.plugin.install import install_in_home
 from switchboard.errors import SwitchboardError
 from switchboard.paths import ROOT, state_dir
 from switchboard.progress import Progress, Step
@@ -39,16 +40,16 @@ def backend(stack_name: str) -> Path:
     return state_dir(stack_name) / "pulumi"
 
 
-def bin_dir(stack_name: str) -> Path:
-    """The folder of launchers that are put on the PATH for a stack."""
-    return state_dir(stack_name) / "bin"
+def pulumi_home(stack_name: str) -> Path:
+    """The Pulumi home of a stack that has to do with the stand-in for the Kubernetes plugin."""
+    return state_dir(stack_name) / "pulumi-home"
 
 
 def environment(stack_name: str, tools: toolchain.Toolchain) -> dict[str, str]:
     """What `pulumi` and `kubectl` need in their environment to work on this stack; PATH is complete."""
     stack = config.load(stack_name)
     embedded = [SiteLayout(site, state_dir(stack_name)) for site in stack.sites if site.embedded is not None]
-    path = [str(bin_dir(stack_name)), *map(str, tools.bin_dirs), str(Path(sys.executable).parent)]
+    path = [*map(str, tools.bin_dirs), str(Path(sys.executable).parent)]
     rest = [part for part in os.environ.get("PATH", "").split(os.pathsep) if part and part not in path]
     values = {
         "PATH": os.pathsep.join(path + rest),
@@ -62,7 +63,8 @@ def environment(stack_name: str, tools: toolchain.Toolchain) -> dict[str, str]:
         values["KUBECONFIG"] = os.pathsep.join(str(layout.kubeconfig) for layout in order)
         values["PULUMI_BACKEND_URL"] = backend(stack_name).as_uri()
         values["PULUMI_CONFIG_PASSPHRASE"] = PASSPHRASE
-        if (bin_dir(stack_name) / "pulumi-resource-kubernetes").exists():
+        if pulumi_home(stack_name).exists():
+            values["PULUMI_HOME"] = str(pulumi_home(stack_name))
             values["PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION"] = "true"
     return values
 
@@ -75,23 +77,23 @@ def shell_lines(stack_name: str, tools: toolchain.Toolchain) -> list[str]:
 def ensure_plugin(stack_name: str, tools: toolchain.Toolchain) -> str:
     """Make sure that Pulumi finds a Kubernetes plugin; say which: `official …` or `stand-in`.
 
-    The official plugin is used where it is installed or can be; the stand-in only where it can't. A failed
-    download is remembered with the stack's state, so that it is tried once.
+    The official plugin is used where it is installed or can be; the stand-in, in a Pulumi home of the stack's own,
+    only where it can't. That it was put there is what remembers a failed download, so that it is tried once.
     """
     wanted = version("pulumi-kubernetes")
-    launcher = bin_dir(stack_name) / "pulumi-resource-kubernetes"
-    environ = {**os.environ, **environment(stack_name, tools)}
+    home = pulumi_home(stack_name)
+    environ = {**os.environ, "PULUMI_SKIP_UPDATE_CHECK": "true"}
+    if environ.get("PULUMI_HOME") == str(home):
+        del environ["PULUMI_HOME"]
     pulumi = str(tools.path("pulumi"))
     listed = subprocess.run([pulumi, "plugin", "ls", "--json"], capture_output=True, text=True, env=environ)
     installed = json.loads(listed.stdout or "[]") if listed.returncode == 0 else []
     if any(plugin["name"] == "kubernetes" and plugin.get("version") == wanted for plugin in installed):
-        launcher.unlink(missing_ok=True)
+        shutil.rmtree(home, ignore_errors=True)
         return f"official {wanted}"
-    if not launcher.exists():
-        if _fetch_official(pulumi, wanted, environ):
-            return f"official {wanted}"
-        bin_dir(stack_name).mkdir(parents=True, exist_ok=True)
-    install_stand_in(bin_dir(stack_name), Path(sys.executable))
+    if not home.exists() and _fetch_official(pulumi, wanted, environ):
+        return f"official {wanted}"
+    install_in_home(home, wanted, Path(sys.executable))
     return "stand-in"
 
 

@@ -34,7 +34,6 @@ def up(stack_name: str, progress: Progress, *, question: str = QUESTION) -> Answ
         )
     with cloud.exclusive(stack_name, "switchboard up"):
         tools = toolchain.ensure(progress)
-        pulumi_cli.bin_dir(stack_name).mkdir(parents=True, exist_ok=True)
         with ThreadPoolExecutor() as pool:
             # Neither needs the sites: both are done while these come up.
             plugin = pool.submit(pulumi_cli.ensure_plugin, stack_name, tools)

@@ -18,32 +18,10 @@ import gevent
 from geventhttpclient.connectionpool import ConnectionPool
 from locust import FastHttpUser, constant_throughput, events, task
 
+from loadtests.expected import wrong_with
 from loadtests.plan import PER_USER_VARIABLE, TIMEOUT_S
 from loadtests.questions import QUESTIONS
 from loadtests.recorder import Recorder
-
-FIELDS: dict[str, type | tuple[type, ...]] = {
-    "intent": str,
-    "confidence": (int, float),
-    "answer": str,
-    "language": str,
-    "model_version": str,
-    "handover": bool,
-}
-
-
-def wrong_with(answer: Any, language: str) -> str | None:
-    """Why `answer` isn't what the service promises, None where it is."""
-    if not isinstance(answer, dict):
-        return "the answer is no JSON object"
-    for field, kind in FIELDS.items():
-        if not isinstance(answer.get(field), kind):
-            return f"the answer's {field} is missing or of the wrong type"
-    if not answer["answer"].strip():
-        return "the answer is empty"
-    if answer["language"] != language:
-        return f"asked in {language}, answered in {answer['language']}"
-    return None
 
 
 class ChatUser(FastHttpUser):
@@ -99,5 +77,5 @@ def _send_at_once(create: Any) -> Any:
     return create_socket
 
 
-ConnectionPool._create_tcp_socket = _send_at_once(ConnectionPool._create_tcp_socket)
+ConnectionPool._create_tcp_socket = _send_at_once(ConnectionPool._create_tcp_socket)  # type: ignore[method-assign]
 events.init.add_listener(Recorder.install)

@@ -5,18 +5,21 @@ n-grams within words, so that one model takes English, Chinese and mixed texts. 
 the intents; a softmax with one temperature, fitted on texts the model hasn't seen, makes probabilities of the scores;
 below a threshold, or for the background class, the answer is `handover`.
 
-On disk a classifier is data, not code: vocabularies and numbers in `classifier.npz` (read without pickle), settings in
-`classifier.json`. The same as skops would be ten times as large and as slow to load (a JSON node for each n-gram).
-This file and `models/text.py` travel with the registered model, so they import nothing else of Switchboard but
-`models.intents`.
+It is fitted with scikit-learn and answers with numpy alone: importing scikit-learn (and pandas with it) would cost a
+replica more than a second and 100 MB. On disk it is data, not code: vocabularies and numbers in `classifier.npz` (read
+without pickle), settings in `classifier.json`; as skops it was 25 times as large (a JSON node for each n-gram).
+This file, `models/text.py` and `models/intents.py` travel with the registered model and import nothing else of ours.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import zipfile
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -31,15 +34,16 @@ WEIGHTS_FILE: Final = "classifier.npz"
 SETTINGS_FILE: Final = "classifier.json"
 FILES: Final = (WEIGHTS_FILE, SETTINGS_FILE)
 
-TOKENS: Final = r"[a-z0-9']+|[\u3400-\u4dbf\u4e00-\u9fff]"
+_TOKENS: Final = re.compile(r"[a-z0-9']+|[\u3400-\u4dbf\u4e00-\u9fff]")
 """A word of Latin letters, or one Chinese character."""
+_CHARS: Final = (2, 4)
 
 
 @dataclass(frozen=True)
 class Prediction:
     """`intent` is one of `models.intents.ANSWERABLE`; `confidence` is the calibrated probability of the best class.
 
-    For `handover` too `confidence` is that of the best class, which the model didn't trust (or which was none of banking).
+    For `handover` too it is that of the best class, which the model didn't trust or which was none of banking.
     """
 
     intent: str
@@ -56,13 +60,40 @@ class Settings:
     format: int = FORMAT
 
 
-class LinearModel:
-    """TF-IDF of words and of characters, and the weights of a linear model on both."""
+def word_terms(text: str) -> list[str]:
+    """The tokens of a normal text and the pairs of neighbours."""
+    tokens = _TOKENS.findall(text)
+    return tokens + [f"{one} {other}" for one, other in pairwise(tokens)]
 
-    def __init__(self, words: Any, chars: Any, weights: np.ndarray, bias: np.ndarray) -> None:
-        self.words, self.chars = words, chars
+
+def char_terms(text: str) -> list[str]:
+    """The 2- to 4-grams of each word of a normal text, with a space at its ends."""
+    terms: list[str] = []
+    for word in text.split():
+        padded = f" {word} "
+        for n in range(_CHARS[0], min(_CHARS[1], len(padded)) + 1):
+            terms += [padded[i : i + n] for i in range(len(padded) - n + 1)]
+    return terms
+
+
+ANALYSERS: Final[Mapping[str, Callable[[str], list[str]]]] = {"words": word_terms, "chars": char_terms}
+
+
+class LinearModel:
+    """TF-IDF of words and of characters, and the weights of a linear model on both.
+
+    A block (words, chars) has its own vocabulary (term → row among the block's) and idf, and is brought to length 1.
+    """
+
+    def __init__(
+        self,
+        vocabularies: Mapping[str, dict[str, int]],
+        idf: Mapping[str, np.ndarray],
+        weights: np.ndarray,
+        bias: np.ndarray,
+    ) -> None:
+        self.vocabularies, self.idf = vocabularies, idf
         self.weights, self.bias = weights, bias
-        self._split = len(words.vocabulary_)
 
     @property
     def features(self) -> int:
@@ -75,31 +106,53 @@ class LinearModel:
         """Fit on labelled texts; gives the model and its labels, in the order of its scores."""
         import numpy as np
         from scipy.sparse import hstack
+        from sklearn.feature_extraction.text import TfidfVectorizer
         from sklearn.svm import LinearSVC
 
         plain = [normalise(text) for text in texts]
-        words, chars = _vectorisers()
-        found = hstack([words.fit_transform(plain), chars.fit_transform(plain)], format="csr")
+        blocks = {
+            name: TfidfVectorizer(analyzer=terms, sublinear_tf=True, dtype=np.float32)
+            for name, terms in ANALYSERS.items()
+        }
+        found = hstack([block.fit_transform(plain) for block in blocks.values()], format="csr")
         machine = LinearSVC(C=c, random_state=seed).fit(found, list(intents))
-        weights = np.ascontiguousarray(machine.coef_.T, dtype=np.float32)
-        return cls(words, chars, weights, machine.intercept_), tuple(str(label) for label in machine.classes_)
+        model = cls(
+            {name: {term: int(row) for term, row in b.vocabulary_.items()} for name, b in blocks.items()},
+            {name: block.idf_.astype(np.float32) for name, block in blocks.items()},
+            np.ascontiguousarray(machine.coef_.T, dtype=np.float32),
+            machine.intercept_.astype(np.float32),
+        )
+        return model, tuple(str(label) for label in machine.classes_)
 
     def scores(self, texts: Sequence[str]) -> np.ndarray:
-        """Shape (texts, labels)."""
-        plain = [normalise(text) for text in texts]
-        by_words = self.words.transform(plain) @ self.weights[: self._split]
-        by_chars = self.chars.transform(plain) @ self.weights[self._split :]
-        return by_words + by_chars + self.bias
+        """Shape (texts, labels), float64."""
+        import numpy as np
+
+        found = np.empty((len(texts), len(self.bias)), dtype=np.float64)
+        for row, text in enumerate(texts):
+            plain = normalise(text)
+            found[row] = self.bias
+            offset = 0
+            for name, terms in ANALYSERS.items():
+                vocabulary = self.vocabularies[name]
+                counts = Counter(vocabulary[term] for term in terms(plain) if term in vocabulary)
+                if counts:
+                    rows = np.fromiter(counts.keys(), dtype=np.intp, count=len(counts))
+                    values = np.fromiter(counts.values(), dtype=np.float32, count=len(counts))
+                    values = (1.0 + np.log(values)) * self.idf[name][rows]
+                    found[row] += (values / np.linalg.norm(values)) @ self.weights[rows + offset]
+                offset += len(vocabulary)
+        return found
 
     def save(self, path: Path) -> None:
         import numpy as np
 
-        arrays = {"weights": self.weights, "bias": self.bias}
-        for name, vectoriser in (("words", self.words), ("chars", self.chars)):
-            # No n-gram has a line break in it: `normalise` leaves none.
-            terms = "\n".join(sorted(vectoriser.vocabulary_, key=vectoriser.vocabulary_.__getitem__))
+        arrays: dict[str, Any] = {"weights": self.weights, "bias": self.bias}
+        for name, vocabulary in self.vocabularies.items():
+            # No term has a line break in it: `normalise` leaves none.
+            terms = "\n".join(sorted(vocabulary, key=vocabulary.__getitem__))
             arrays[f"{name}_terms"] = np.frombuffer(terms.encode(), dtype=np.uint8)
-            arrays[f"{name}_idf"] = vectoriser.idf_
+            arrays[f"{name}_idf"] = self.idf[name]
         np.savez_compressed(path, **arrays)
 
     @classmethod
@@ -108,18 +161,20 @@ class LinearModel:
         import numpy as np
 
         with np.load(path, allow_pickle=False) as arrays:
-            vectorisers = _vectorisers()
-            for name, vectoriser in zip(("words", "chars"), vectorisers, strict=True):
-                terms = arrays[f"{name}_terms"].tobytes().decode().split("\n")
-                vectoriser.vocabulary_ = {term: column for column, term in enumerate(terms)}
-                vectoriser.idf_ = arrays[f"{name}_idf"]
+            vocabularies = {
+                name: {
+                    term: row
+                    for row, term in enumerate(arrays[f"{name}_terms"].tobytes().decode().split("\n"))
+                }
+                for name in ANALYSERS
+            }
+            idf = {name: arrays[f"{name}_idf"] for name in ANALYSERS}
             weights, bias = arrays["weights"], arrays["bias"]
-        terms_in_all = sum(len(vectoriser.vocabulary_) for vectoriser in vectorisers)
-        if weights.ndim != 2 or weights.shape != (terms_in_all, len(bias)):
-            raise ValueError(
-                f"{path.name}: {terms_in_all} terms and {len(bias)} labels, but {weights.shape} weights"
-            )
-        return cls(*vectorisers, weights, bias)
+        total = sum(len(vocabulary) for vocabulary in vocabularies.values())
+        fits = all(idf[name].shape == (len(vocabularies[name]),) for name in ANALYSERS)
+        if not fits or bias.ndim != 1 or weights.shape != (total, len(bias)):
+            raise ValueError(f"{path.name}: {total} terms don't fit {weights.shape} weights")
+        return cls(vocabularies, idf, weights, bias)
 
 
 class IntentClassifier:
@@ -184,17 +239,6 @@ class IntentClassifier:
 def answer(label: str, confidence: float, threshold: float) -> str:
     """The intent to act on: `handover` for the background class and for what isn't sure enough."""
     return HANDOVER if label == OUT_OF_SCOPE or confidence < threshold else label
-
-
-def _vectorisers() -> tuple[Any, Any]:
-    import numpy as np
-    from sklearn.feature_extraction.text import TfidfVectorizer
-
-    # float32 throughout: with mixed types each prediction would convert all the weights.
-    shared = {"lowercase": False, "sublinear_tf": True, "dtype": np.float32}
-    words = TfidfVectorizer(token_pattern=TOKENS, ngram_range=(1, 2), **shared)
-    chars = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4), **shared)
-    return words, chars
 
 
 def softmax(scores: np.ndarray, temperature: float) -> np.ndarray:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from enum import StrEnum
 from pathlib import Path
@@ -267,7 +268,7 @@ def _described(registry: Registry, version: Version, aliases: tuple[str, ...]) -
 
 
 def _metric_rows(metrics: dict[str, float]) -> list[tuple[str, ...]]:
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for name, value in metrics.items():
         if f"{name}_low" in metrics:
             interval = f"[{_percent(metrics[f'{name}_low'])}, {_percent(metrics[f'{name}_high'])}]"
@@ -292,7 +293,7 @@ def _print_figures(reports: list[Report]) -> None:
     typer.echo(columns(rows))
 
 
-def columns(rows: list[tuple[str, ...]]) -> str:
+def columns(rows: Sequence[Sequence[str]]) -> str:
     """Left-aligned columns, three spaces apart, as kubectl prints them."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))] if rows else []
     return "\n".join(

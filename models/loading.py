@@ -112,6 +112,7 @@ def load(
     store = Store(cache_dir, reference.name)
     copies = [copy for version in _known(store, reference) if (copy := store.get(version)) is not None]
     budget_s = min(timeout_s, PATIENCE_S) if copies else timeout_s
+    failure: Exception
     try:
         return _from_registry(reference, store, tracking_uri, time.monotonic() + budget_s)
     except (RegistryError, ValueError, OSError) as error:

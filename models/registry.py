@@ -30,7 +30,7 @@ from switchboard.errors import SwitchboardError
 log = logging.getLogger(__name__)
 
 INPUT_EXAMPLE = ["I lost my card in Shanghai", "我的转账什么时候到账"]
-REQUIREMENTS = ("mlflow", "numpy", "pydantic", "scikit-learn", "scipy")
+REQUIREMENTS = ("mlflow", "numpy", "pydantic")
 TRAVELLING = ("__init__.py", "classifier.py", "intents.py", "text.py")
 """The modules that a registered model needs beside `pyfunc.py`."""
 
@@ -44,6 +44,17 @@ _ENVIRONMENT = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "GIT_PYTHON_REFRESH": "quiet",
 }
+
+
+@dataclass(frozen=True)
+class Logged:
+    """A model in a run, not yet a version."""
+
+    run_id: str
+    model_uri: str
+    model_id: str
+    tags: Mapping[str, str]
+    description: str
 
 
 @dataclass(frozen=True)
@@ -69,36 +80,63 @@ def register(
     Raises:
         SwitchboardError: MLflow refused or went away; a run that was begun is then marked as failed.
     """
+    logged = log_run(trained, reports, name=name, tracking_uri=tracking_uri)
+    return make_version(logged, name=name, tracking_uri=tracking_uri, alias=alias, bootstrap=bootstrap)
+
+
+def log_run(trained: Trained, reports: Sequence[Report], *, name: str, tracking_uri: str) -> Logged:
+    """Log a run in the experiment `name`: parameters, figures, the data's hash, the report and the model.
+
+    Raises:
+        SwitchboardError: see `register`.
+    """
     mlflow = _mlflow(tracking_uri)
     try:
         mlflow.set_experiment(name)
         with mlflow.start_run(run_name=f"{trained.data.name}-{trained.data.sha256[:8]}") as run:
-            tags = _tags(trained) | ({BOOTSTRAP_TAG: "true"} if bootstrap else {})
-            mlflow.set_tags(tags)
+            mlflow.set_tags(_tags(trained))
             mlflow.log_params(_params(trained))
             mlflow.log_metrics(_metrics(trained, reports))
             _log_input(mlflow, trained)
             with tempfile.TemporaryDirectory(prefix="switchboard-") as folder:
-                files = _log_model(mlflow, trained, name, Path(folder))
+                model, hashes = _log_model(mlflow, trained, name, Path(folder))
                 _log_reports(mlflow, trained, reports, Path(folder))
-            client = mlflow.MlflowClient()
-            _ensure_model(mlflow, client, name)
-            version = client.create_model_version(
-                name,
-                source=files.uri,
-                run_id=run.info.run_id,
-                tags=tags | {FILES_TAG: files.hashes},
-                description=report.one_line(reports),
-                model_id=files.model_id,
-            )
+    except (mlflow.exceptions.MlflowException, OSError) as error:
+        raise _refused(tracking_uri, error) from error
+    return Logged(
+        run_id=run.info.run_id,
+        model_uri=model.model_uri,
+        model_id=model.model_id,
+        tags=_tags(trained) | {FILES_TAG: hashes},
+        description=report.one_line(reports),
+    )
+
+
+def make_version(
+    logged: Logged, *, name: str, tracking_uri: str, alias: str | None = None, bootstrap: bool = False
+) -> Registered:
+    """A version of a logged model, with the hashes of its files; `alias`, where given, is set after.
+
+    Raises:
+        SwitchboardError: see `register`.
+    """
+    mlflow = _mlflow(tracking_uri)
+    client = mlflow.MlflowClient()
+    try:
+        _ensure_model(mlflow, client, name)
+        version = client.create_model_version(
+            name,
+            source=logged.model_uri,
+            run_id=logged.run_id,
+            tags=dict(logged.tags) | ({BOOTSTRAP_TAG: "true"} if bootstrap else {}),
+            description=logged.description,
+            model_id=logged.model_id,
+        )
         if alias:
             client.set_registered_model_alias(name, alias, version.version)
     except (mlflow.exceptions.MlflowException, OSError) as error:
-        raise SwitchboardError(
-            f"MLflow at {tracking_uri} didn't take the model: {_first_line(error)}",
-            "see whether MLflow runs: switchboard status",
-        ) from error
-    return Registered(name, str(version.version), run.info.run_id)
+        raise _refused(tracking_uri, error) from error
+    return Registered(name, str(version.version), logged.run_id)
 
 
 def set_alias(name: str, alias: str, version: str, *, tracking_uri: str) -> None:
@@ -119,14 +157,7 @@ def delete_version(name: str, version: str, *, tracking_uri: str) -> None:
         log.warning("can't remove %s version %s: %s", name, version, _first_line(error))
 
 
-@dataclass(frozen=True)
-class _Logged:
-    uri: str
-    model_id: str
-    hashes: str
-
-
-def _log_model(mlflow: Any, trained: Trained, name: str, folder: Path) -> _Logged:
+def _log_model(mlflow: Any, trained: Trained, name: str, folder: Path) -> tuple[Any, str]:
     classifier = folder / ARTIFACT_FOLDER
     classifier.mkdir()
     trained.classifier.save(classifier)
@@ -148,7 +179,7 @@ def _log_model(mlflow: Any, trained: Trained, name: str, folder: Path) -> _Logge
         input_example=INPUT_EXAMPLE,
         pip_requirements=[f"{package}=={importlib.metadata.version(package)}" for package in REQUIREMENTS],
     )
-    return _Logged(logged.model_uri, logged.model_id, json.dumps(hashes, sort_keys=True))
+    return logged, json.dumps(hashes, sort_keys=True)
 
 
 def _log_reports(mlflow: Any, trained: Trained, reports: Sequence[Report], folder: Path) -> None:
@@ -211,6 +242,13 @@ def _mlflow(tracking_uri: str) -> Any:
     mlflow.set_tracking_uri(tracking_uri)
     mlflow.set_registry_uri(tracking_uri)
     return mlflow
+
+
+def _refused(tracking_uri: str, error: Exception) -> SwitchboardError:
+    return SwitchboardError(
+        f"MLflow at {tracking_uri} didn't take the model: {_first_line(error)}",
+        "see whether MLflow runs: switchboard status",
+    )
 
 
 def _first_line(error: Exception) -> str:

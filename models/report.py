@@ -102,9 +102,8 @@ def _intents(one: Report) -> str:
 
 
 def _matrix(one: Report) -> str:
-    columns = sorted({answered for row in one.confusion.values() for answered in row} - {HANDOVER}) + [
-        HANDOVER
-    ]
+    answered = {answered for row in one.confusion.values() for answered in row}
+    columns = [*sorted(answered - {HANDOVER}), HANDOVER]
     head = "".join(f"<th class=col>{html.escape(name)}</th>" for name in columns)
     rows = []
     for wanted, row in one.confusion.items():

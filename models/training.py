@@ -1,4 +1,4 @@
-"""Training: fit, calibrate on texts that weren't fitted, choose the threshold there, fit again on all that may be known.
+"""Training: fit, calibrate and choose a threshold on texts that weren't fitted, fit again on all that may be known.
 
 Used alike for Switchboard's own corpus and for BANKING77 (the public check). The temperature makes the probabilities
 honest (minimum log loss), the threshold is the lowest at which the answers given reach the aimed accuracy.

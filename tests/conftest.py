@@ -112,7 +112,7 @@ def stack_document(networks: list[str]) -> dict[str, Any]:
             "switchboard:images": {
                 "switchboard": "switchboard.dev/switchboard:0.1.0",
                 "envoy": "envoyproxy/envoy:v1.40.0",
-                "prometheus": "prom/prometheus:v2.42.0",
+                "prometheus": "prom/prometheus:v3.13.0",
                 "alertmanager": "prom/alertmanager:v0.25.0",
             },
             "switchboard:modelServers": [{"name": "chat", "model": "chat-intent"}],

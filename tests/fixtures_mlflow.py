@@ -73,7 +73,11 @@ def mlflow_server(mlflow_process: MlflowProcess) -> str:
 
 def _env() -> dict[str, str]:
     env = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
-    return env | {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
+    return env | {
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "DO_NOT_TRACK": "true",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    }
 
 
 def _free_port() -> int:
@@ -94,10 +98,12 @@ def _wait_ready(url: str, process: subprocess.Popen[bytes], log_path: Path) -> N
     while time.monotonic() < deadline:
         if process.poll() is not None:
             break
-        with contextlib.suppress(OSError, urllib.error.URLError):
-            with urllib.request.urlopen(f"{url}/health", timeout=2) as response:
-                if response.status == 200:
-                    return
+        with (
+            contextlib.suppress(OSError, urllib.error.URLError),
+            urllib.request.urlopen(f"{url}/health", timeout=2) as response,
+        ):
+            if response.status == 200:
+                return
         time.sleep(0.2)
     raise RuntimeError(f"mlflow server didn't become ready; its log:\n{log_path.read_text()[-4000:]}")
 

@@ -145,7 +145,15 @@ def _envoy(stack: Stack) -> ContainerArgs:
     return ContainerArgs(
         name="envoy",
         image=stack.images.envoy,
-        args=["-c", "/etc/envoy/bootstrap.yaml", "--concurrency", "1", "--log-level", "warning", "--disable-hot-restart"],
+        args=[
+            "-c",
+            "/etc/envoy/bootstrap.yaml",
+            "--concurrency",
+            "1",
+            "--log-level",
+            "warning",
+            "--disable-hot-restart",
+        ],
         env=_pod.environment(),
         ports=[
             ContainerPortArgs(name="http", container_port=PORT),

@@ -104,5 +104,11 @@ def _provider(site: Site, state: Path, opts: pulumi.ResourceOptions) -> kubernet
         kubeconfig = (site.cluster.kubeconfig or Path("~/.kube/config")).expanduser()
         context = site.cluster.context
     return kubernetes.Provider(
-        site.name, kubeconfig=str(kubeconfig), context=context, enable_server_side_apply=True, opts=opts
+        site.name,
+        kubeconfig=str(kubeconfig),
+        context=context,
+        enable_server_side_apply=True,
+        # An `up` that was killed may have made objects that its state doesn't know; the next one takes them over.
+        upsert_existing_objects=site.embedded is not None,
+        opts=opts,
     )

@@ -33,7 +33,7 @@ def _prepare() -> None:
     # One prediction is too small to share among threads, and each thread of theirs costs memory.
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(name, "1")
-    sys.meta_path.insert(0, _Unneeded())  # type: ignore[arg-type]
+    sys.meta_path.insert(0, _Unneeded())
     logging.basicConfig(
         level=os.environ.get("LOG_LEVEL", "INFO").upper(),
         format="%(asctime)s %(levelname)s %(name)s %(message)s",

@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 FIRST_RETRY_S = 0.5
 LONGEST_RETRY_S = 5.0
 
-INLINE_S = 0.005
+INLINE_S = 0.01
 """A model that needs no more than this for a text is called in the event loop."""
 
 WARM_UP = ["I lost my card", "我的银行卡丢了"]

@@ -50,6 +50,7 @@ replica = Replica(_load, Metrics(), max_concurrency=settings.max_concurrency)
     workers=1,
     traffic={"timeout": 30},
     logging={"access": {"enabled": False}},
+    tracing={"excluded_urls": "/"},
 )
 class Chat:
     """Answers customers' questions with the registered model `MODEL_URI`."""

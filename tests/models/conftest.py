@@ -10,7 +10,7 @@ import pytest
 
 from models import evaluation, registry, training
 from models.evaluation import Report
-from models.registry import Registered
+from models.registry import Logged, Registered
 from models.training import Params, Trained
 from tests.fixtures_mlflow import Cuttable, mlflow_process, mlflow_server
 
@@ -46,14 +46,26 @@ def model_name() -> str:
     return f"t-{uuid.uuid4().hex[:12]}"
 
 
-@pytest.fixture
-def register(mlflow_server: str, small: Trained, model_name: str) -> Register:
-    """Register the small model under this test's name: `register(alias="champion")`."""
+@pytest.fixture(scope="session")
+def logged(mlflow_server: str, small: Trained) -> Logged:
+    """The small model in a run of its own; making versions of it is cheap."""
+    found = evaluation.evaluate(small.classifier, {"handwritten": small.data.tests["handwritten"]})
+    return registry.log_run(small, found, name="tests", tracking_uri=mlflow_server)
 
-    def make(trained: Trained = small, **options: object) -> Registered:
-        tests = {"handwritten": trained.data.tests["handwritten"]}
-        reports = evaluation.evaluate(trained.classifier, tests)
-        return registry.register(trained, reports, name=model_name, tracking_uri=mlflow_server, **options)  # type: ignore[arg-type]
+
+@pytest.fixture
+def register(mlflow_server: str, logged: Logged, model_name: str) -> Register:
+    """Make a version under this test's name: `register(alias="champion")`; of `trained`, if given, in a new run."""
+
+    def make(
+        trained: Trained | None = None, *, alias: str | None = None, bootstrap: bool = False
+    ) -> Registered:
+        used = logged
+        if trained is not None:
+            used = registry.log_run(trained, [], name=model_name, tracking_uri=mlflow_server)
+        return registry.make_version(
+            used, name=model_name, tracking_uri=mlflow_server, alias=alias, bootstrap=bootstrap
+        )
 
     return make
 
@@ -68,7 +80,7 @@ def link(mlflow_server: str) -> Iterator[Cuttable]:
 
 @pytest.fixture(autouse=True)
 def no_tracking_uri(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Tests name their server; nothing of the shell's, and nothing that a test's mlflow calls set, leaks between them."""
+    """Tests name their server; nothing leaks from the shell, nor from one test's mlflow calls to the next."""
     before = dict(os.environ)
     for name in [name for name in before if name.startswith("MLFLOW_")]:
         monkeypatch.delenv(name)

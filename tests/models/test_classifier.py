@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.classifier import FILES, IntentClassifier, answer, softmax
+from models.classifier import FILES, IntentClassifier, LinearModel, answer, softmax
 from models.corpus import handwritten
 from models.intents import ANSWERABLE
+from models.text import normalise
 from models.training import Trained
 
 
@@ -60,6 +61,29 @@ def test_any_text_gets_an_answer(small: Trained, text: str) -> None:
     (found,) = small.classifier.predict([text])
     assert found.intent in ANSWERABLE
     assert 0 < found.confidence <= 1
+
+
+def test_scores_are_what_scikit_learn_says() -> None:
+    """Fitted there, answered here: the same numbers."""
+    from scipy.sparse import hstack
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.svm import LinearSVC
+
+    known = [example for example in handwritten() if example.intent != "out_of_scope"]
+    texts, intents = [normalise(e.text) for e in known], [e.intent for e in known]
+    model, labels = LinearModel.fit(texts, intents, c=1.0, seed=3)
+    tokens = r"[a-z0-9']+|[\u3400-\u4dbf\u4e00-\u9fff]"
+    blocks = [
+        TfidfVectorizer(token_pattern=tokens, ngram_range=(1, 2), sublinear_tf=True),
+        TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4), sublinear_tf=True),
+    ]
+    machine = LinearSVC(C=1.0, random_state=3).fit(
+        hstack([block.fit_transform(texts) for block in blocks]), intents
+    )
+    new = [normalise(e.text) for e in handwritten()] + ["", "a", "completely unheard of", "我"]
+    expected = machine.decision_function(hstack([block.transform(new) for block in blocks]))
+    assert list(labels) == machine.classes_.tolist()
+    assert model.scores(new) == pytest.approx(expected, abs=5e-3)
 
 
 @pytest.mark.parametrize(

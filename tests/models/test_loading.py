@@ -14,6 +14,7 @@ from models import training
 from models.classifier import Prediction
 from models.loading import Reference, current_version, load, parse
 from models.registry import set_alias
+from models.rest import FILES_TAG
 from models.store import Store
 from models.training import Trained
 from switchboard.errors import SwitchboardError
@@ -173,9 +174,9 @@ def _flip(path: Path) -> None:
 
 
 def test_a_damaged_download_is_never_used(
-    mlflow_process: MlflowProcess, register: Register, model_name: str, tmp_path: Path
+    mlflow_process: MlflowProcess, register: Register, model_name: str, small: Trained, tmp_path: Path
 ) -> None:
-    made = register(alias="champion")
+    made = register(small, alias="champion")
     _flip(_artifact(mlflow_process, made.version, model_name))
     with pytest.raises(SwitchboardError, match="damaged in the registry"):
         load(f"models:/{model_name}@champion", tmp_path, timeout_s=5, tracking_uri=mlflow_process.url)
@@ -183,12 +184,12 @@ def test_a_damaged_download_is_never_used(
 
 
 def test_a_damaged_new_champion_leaves_the_old_one_serving(
-    mlflow_process: MlflowProcess, register: Register, model_name: str, tmp_path: Path
+    mlflow_process: MlflowProcess, register: Register, model_name: str, small: Trained, tmp_path: Path
 ) -> None:
     uri = f"models:/{model_name}@champion"
     first = register(alias="champion")
     load(uri, tmp_path, timeout_s=20, tracking_uri=mlflow_process.url)
-    second = register(alias="champion")
+    second = register(small, alias="champion")
     path = _artifact(mlflow_process, second.version, model_name)
     intact = path.read_bytes()
     _flip(path)
@@ -260,15 +261,16 @@ def test_a_folder_that_cannot_be_written_costs_only_the_copy(
     assert model.predict(TEXTS)[0].intent
 
 
-def test_a_version_of_somebody_else_is_refused(mlflow_server: str, model_name: str, tmp_path: Path) -> None:
+def test_a_version_of_somebody_else_is_refused(
+    mlflow_server: str, register: Register, model_name: str, tmp_path: Path
+) -> None:
     import mlflow
 
+    made = register()
     mlflow.set_tracking_uri(mlflow_server)
-    client = mlflow.MlflowClient()
-    client.create_registered_model(model_name)
-    client.create_model_version(model_name, source="mlflow-artifacts:/0/anything")
+    mlflow.MlflowClient().delete_model_version_tag(model_name, made.version, FILES_TAG)
     with pytest.raises(SwitchboardError, match="not registered by Switchboard"):
-        load(f"models:/{model_name}/1", tmp_path, timeout_s=5, tracking_uri=mlflow_server)
+        load(f"models:/{model_name}/{made.version}", tmp_path, timeout_s=5, tracking_uri=mlflow_server)
 
 
 def test_several_replicas_with_one_folder(
@@ -302,7 +304,7 @@ def test_a_serving_process_does_without_mlflow(
         "import sys; from pathlib import Path; from models.loading import load;"
         f"m = load('models:/{model_name}@champion', Path({str(tmp_path)!r}), timeout_s=60);"
         "print(m.predict(['I lost my card'])[0].intent in ('card_lost', 'handover'));"
-        "print(sorted({'mlflow', 'pandas', 'skops', 'matplotlib', 'yaml', 'requests'} & set(sys.modules)))"
+        "print(sorted({'mlflow', 'pandas', 'sklearn', 'scipy', 'skops', 'yaml', 'requests'} & set(sys.modules)))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],

@@ -73,7 +73,7 @@ class Agent:
         self._services = Informer(kube, SERVICES, on_change=self._service_changed)
         # Pods of the whole site: for the names of pods behind headless Services, and only where there are some.
         self._all_pods = Informer(kube, PODS, on_change=self._pod_named)
-        self.registration = Registration(self.context)
+        self.registration = Registration(self.context, on_back=self._site_is_back)
         self._server = KubeletServer(lambda: self.workers.values())
 
     async def run(self) -> None:
@@ -176,6 +176,10 @@ class Agent:
             self._run(self._worker(new))
         else:
             worker.update(new)
+
+    def _site_is_back(self) -> None:
+        for worker in self.workers.values():
+            worker.reconnected()
 
     # Names
 

@@ -102,6 +102,8 @@ class ContainerRuns:
                 self._postpone(container, Problem(reason=error.reason, message=error.message))
             else:
                 self._failed_to_run(container, error.message)
+        except OSError as error:  # a full disk, say
+            self._postpone(container, Problem(reason="CreateContainerError", message=str(error)))
         finally:
             container.busy = False
 

@@ -7,6 +7,7 @@ delay; hence the second try after `Forbidden`.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Iterable
 
 from infra.local.node.checkpoint import ObjectCache
@@ -22,6 +23,8 @@ from switchboard.kube import (
     Object,
     Unreachable,
 )
+
+log = logging.getLogger(__name__)
 
 KINDS: dict[str, Kind] = {
     kind.kind: kind for kind in (CONFIG_MAPS, SECRETS, PERSISTENT_VOLUME_CLAIMS, PERSISTENT_VOLUMES)
@@ -59,7 +62,10 @@ class Objects:
         found["metadata"].pop("managedFields", None)
         known = self._cache.load(key)
         if known is None or known["metadata"]["resourceVersion"] != found["metadata"]["resourceVersion"]:
-            self._cache.save(key, found)
+            try:
+                self._cache.save(key, found)
+            except OSError as error:
+                log.error("no copy of %s can be kept: %s", key, error)
         return found
 
     async def _ask(self, kind: Kind, namespace: str, name: str) -> Object | None:

@@ -85,7 +85,9 @@ class PodVolumes:
 
     def _make_empty(self, folder: Path, empty: Object, group: int | None) -> None:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        if empty.get("medium") == "Memory" and os.geteuid() == 0 and not folder.is_mount():
+        if empty.get("medium") == "Memory" and os.geteuid() != 0:
+            log.info("volume %s is kept on disk: a volume in memory needs root", folder.name)
+        elif empty.get("medium") == "Memory" and not folder.is_mount():
             folder.mkdir(exist_ok=True)
             limit = quantities.in_units(empty["sizeLimit"]) if empty.get("sizeLimit") else None
             mount_memory(folder, limit)

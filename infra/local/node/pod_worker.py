@@ -57,6 +57,7 @@ class PodWorker:
         self._report_retry_s = 0.0
         self._sent: tuple[Object, int] | None = None
         self._refused_said = False
+        self._unsaved_said = False
         self._grace_until: float | None = None
         self._ended = False
         self._wake = asyncio.Event()
@@ -75,7 +76,7 @@ class PodWorker:
         changed = _lasting(pod) != _lasting(self.pod)
         self.pod = pod
         if changed:
-            self.directory.save_pod(pod)
+            self._save_pod()
             if self._grace_until is not None and podspec.deleting(pod):
                 self._grace_until = min(self._grace_until, self._time() + podspec.grace_s(pod))
         self.wake()
@@ -118,7 +119,20 @@ class PodWorker:
         self.context.events.emit(self.pod, kind, reason, message, container=container, init=init)
 
     def save(self) -> None:
-        self.directory.save_record(self.record)
+        """Bring the record on disk up to date. A full disk must not stop the pod's care: said, and tried next time."""
+        try:
+            self.directory.save_record(self.record)
+            self._unsaved_said = False
+        except OSError as error:
+            if not self._unsaved_said:
+                log.error("pod %s: its checkpoint can't be written: %s", podspec.label(self.pod), error)
+            self._unsaved_said = True
+
+    def _save_pod(self) -> None:
+        try:
+            self.directory.save_pod(self.pod)
+        except OSError as error:
+            log.error("pod %s: its checkpoint can't be written: %s", podspec.label(self.pod), error)
 
     @staticmethod
     def _time() -> float:
@@ -129,7 +143,7 @@ class PodWorker:
     async def run(self) -> None:
         """Until the pod is gone and nothing of it is left (or cancelled: then its containers go on)."""
         if not self.known:
-            self.directory.save_pod(self.pod)
+            self._save_pod()
             self.save()
         refresher = asyncio.create_task(self._refresh())
         try:

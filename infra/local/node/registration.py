@@ -11,6 +11,7 @@ import logging
 import os
 import platform
 import shutil
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -113,10 +114,14 @@ def node_status(
 
 
 class Registration:
-    """Keeps the Node and its Lease at the API server; `registered` is set once the Node is there."""
+    """Keeps the Node and its Lease at the API server; `registered` is set once the Node is there.
 
-    def __init__(self, context: Context) -> None:
+    `on_back` is called when the API server answers again after it didn't.
+    """
+
+    def __init__(self, context: Context, on_back: Callable[[], None] = lambda: None) -> None:
         self._context = context
+        self._on_back = on_back
         self._since: dict[str, tuple[str, str]] = {}
         self.registered = asyncio.Event()
         self.node: Object | None = None
@@ -176,6 +181,8 @@ class Registration:
         while True:
             try:
                 await self._renew()
+                if failures:
+                    self._on_back()
                 failures = 0
                 await asyncio.sleep(period_s)
             except (ApiError, Unreachable) as error:

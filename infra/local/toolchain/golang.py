@@ -51,12 +51,13 @@ def _build(
 ) -> None:
     what = f"building {', '.join(name for name, _ in build.programs)}"
     packages = [package for _, package in build.programs]
+    tags = ["-tags", ",".join(build.tags)] if build.tags else []
     listing = runner.run(
-        ["go", "list", "-deps", *packages], log, what, _Downloads(detail), build.folder, variables
+        ["go", "list", "-deps", *tags, *packages], log, what, _Downloads(detail), build.folder, variables
     )
     # Programs of one `go build` share what they compile; the linker takes the name from the package or from `-o`.
     output = f"{target / 'bin'}{os.sep}" if len(packages) > 1 else str(target / "bin" / build.programs[0][0])
-    flags = ["-v", "-trimpath", "-ldflags", build.linker_flags()]
+    flags = ["-v", "-trimpath", *tags, "-ldflags", build.linker_flags()]
     runner.run(
         ["go", "build", *flags, "-o", output, *packages],
         log,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import platform
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -39,17 +40,20 @@ class Tool:
 class GoBuild:
     """One `go build`: the folder of its `go.mod`, the module that gives the version, program → package, flags.
 
-    `ldflags` may use `{version}`, `{major}` and `{minor}`.
+    `ldflags` may use `{version}`, `{major}` and `{minor}`; `numbered` is for a program whose version isn't its
+    module's.
     """
 
     folder: Path
     module: str
     programs: tuple[tuple[str, str], ...]
     ldflags: str = "-s -w"
+    tags: tuple[str, ...] = ()
+    numbered: Callable[[Version], Version] = lambda version: version
 
     def version(self) -> Version:
-        """The version of `module` that the folder's `go.mod` requires."""
-        return module_version(self.folder / "go.mod", self.module)
+        """The program's version, from that of `module` in the folder's `go.mod`."""
+        return self.numbered(module_version(self.folder / "go.mod", self.module))
 
     def linker_flags(self) -> str:
         """`ldflags` with the version filled in."""
@@ -87,7 +91,7 @@ class GoRecipe:
         for build in self.builds:
             for file in ("go.mod", "go.sum"):
                 digest.update((build.folder / file).read_bytes())
-            digest.update(f"{build.programs} {build.linker_flags()}\n".encode())
+            digest.update(f"{build.programs} {build.linker_flags()} {' '.join(build.tags)}\n".encode())
         digest.update(repr([(part.module, part.files) for part in self.files]).encode())
         return f"{self.name}-{show(self.builds[0].version())}-{digest.hexdigest()[:12]}"
 
@@ -148,6 +152,16 @@ _PULUMI_PYTHON = GoBuild(
     "github.com/pulumi/pulumi/sdk/v3",
     (("pulumi-language-python", "github.com/pulumi/pulumi/sdk/v3/python/cmd/pulumi-language-python"),),
 )
+_PROMETHEUS = GoBuild(
+    FOLDER / "prometheus",
+    "github.com/prometheus/prometheus",
+    tuple((name, f"github.com/prometheus/prometheus/cmd/{name}") for name in ("prometheus", "promtool")),
+    "-s -w -X github.com/prometheus/common/version.Version={version}",
+    # Discovery of Kubernetes only: each of the others brings the SDK of a cloud along.
+    tags=("netgo", "remove_all_sd", "enable_kubernetes_sd"),
+    # Prometheus 3.13.0 is the module's v0.313.0.
+    numbered=lambda version: (version[1] // 100, version[1] % 100, version[2]),
+)
 # The host runs a program through the first, the CLI a policy pack through the second; both must be as new as the CLI.
 _PULUMI_SCRIPTS = ModuleFiles(
     FOLDER / "pulumi",
@@ -163,9 +177,8 @@ RECIPES: tuple[Recipe, ...] = (
     # One folder for all of Pulumi's: the CLI looks beside itself first, and warns of what it finds on PATH alone.
     GoRecipe("pulumi", (_PULUMI, _PULUMI_PYTHON), (_PULUMI_SCRIPTS,), cpu_minutes=3.5),
     GoRecipe("etcd", (_ETCD,), (), cpu_minutes=0.8),
-    DebianRecipe(
-        "prometheus", "prometheus", (("prometheus", "usr/bin/prometheus"), ("promtool", "usr/bin/promtool"))
-    ),
+    # Debian's Prometheus is built without discovery of Kubernetes.
+    GoRecipe("prometheus", (_PROMETHEUS,), (), cpu_minutes=5),
     DebianRecipe(
         "alertmanager",
         "prometheus-alertmanager",
@@ -177,7 +190,7 @@ _KUBERNETES_VERSION = _KUBERNETES.version()[:2]
 _CONTROL_PLANE = same_minor(*_KUBERNETES_VERSION)
 _ETCD_FITS = same_minor(*_ETCD.version()[:2])
 _PULUMI_FITS = same_major(*_PULUMI.version()[:2])
-_PROMETHEUS_FITS = Range((2, 40, 0), (4, 0, 0))
+_PROMETHEUS_FITS = Range((3, 0, 0), (4, 0, 0))
 _ALERTMANAGER_FITS = Range((0, 24, 0), (1, 0, 0))
 _HOST = "pulumi-language-python"
 

@@ -58,7 +58,7 @@ class Engine:
         return inputs
 
     async def up(
-        self, type_: str, name: str, news: Properties, *, ignore: tuple[str, ...] = (), timeout_s: float = 20
+        self, type_: str, name: str, news: Properties, *, ignore: tuple[str, ...] = (), timeout_s: float = 120
     ) -> str:
         """Make it so; says how: `created`, `same`, `updated`, `replaced` or `replaced (deleted first)`."""
         news = {"metadata": {"namespace": self.namespace}, **news}
@@ -129,7 +129,7 @@ class Engine:
         return True
 
     async def destroy(self, type_: str, name: str) -> None:
-        await self.resources.delete(self.urn(type_, name), type_, self.ids[name], self.states[name], 20)
+        await self.resources.delete(self.urn(type_, name), type_, self.ids[name], self.states[name], 120)
         del self.ids[name], self.states[name], self.inputs[name]
 
     def name_of(self, name: str) -> str:

@@ -43,7 +43,7 @@ class EngineLog(engine_pb2_grpc.EngineServicer):
                 if words in message.message:
                     return message
             self.arrived.clear()
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 await self.arrived.wait()
 
 
@@ -86,7 +86,7 @@ async def plugin(tmp_path: Path) -> AsyncIterator[Plugin]:
         install(tmp_path), address, stdout=asyncio.subprocess.PIPE, env=environ, cwd=tmp_path
     )
     assert process.stdout is not None
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         port = int(await process.stdout.readline())
     running = Plugin(process, port, log)
     yield running
@@ -155,7 +155,7 @@ async def test_a_wait_shows_its_progress_and_ends_with_the_state_when_cancelled(
     assert status.ephemeral
     assert status.urn == plugin.urn(DEPLOYMENT, "web")
     await plugin.stub.Cancel(empty_pb2.Empty())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await work
     kept = init_failed(caught.value)
@@ -248,7 +248,7 @@ async def test_it_says_what_it_is_once_for_each_engine(plugin: Plugin, tmp_path:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 async def test_it_ends_when_it_is_told_to(plugin: Plugin, number: signal.Signals) -> None:
     plugin.process.send_signal(number)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         assert await plugin.process.wait() == 0
 
 
@@ -257,7 +257,7 @@ async def test_it_ends_with_its_engine(tmp_path: Path) -> None:
     process = await asyncio.create_subprocess_exec(
         install(tmp_path), "127.0.0.1:1", stdout=asyncio.subprocess.DEVNULL
     )
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         assert await process.wait() == 0
 
 

@@ -1,0 +1,44 @@
+"""A registry with a small champion, and one replica that serves it, for the whole session."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from models import evaluation, registry, training
+from tests.fixtures_mlflow import mlflow_process, mlflow_server
+from tests.serving.chat.replicas import ReplicaProcess, replica
+
+__all__ = ["mlflow_process", "mlflow_server"]
+
+
+@dataclass(frozen=True)
+class Champion:
+    name: str
+    version: str
+    registry: str
+
+    @property
+    def env(self) -> dict[str, str]:
+        return {"MODEL_URI": f"models:/{self.name}@champion", "MLFLOW_TRACKING_URI": self.registry}
+
+
+@pytest.fixture(scope="session")
+def champion(mlflow_server: str) -> Champion:
+    params = training.Params(per_template=1, augment=False)
+    trained = training.train(training.load_corpus(params), params)
+    reports = evaluation.evaluate(trained.classifier, {"handwritten": trained.data.tests["handwritten"]})
+    made = registry.register(
+        trained, reports, name="t-chat-service", tracking_uri=mlflow_server, alias="champion"
+    )
+    return Champion(made.name, made.version, mlflow_server)
+
+
+@pytest.fixture(scope="session")
+def chat(champion: Champion, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ReplicaProcess]:
+    """A replica that is ready; tests must leave it so."""
+    with replica(tmp_path_factory.mktemp("replica"), **champion.env) as running:
+        running.wait_ready()
+        yield running

@@ -1,0 +1,162 @@
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from infra.local.toolchain import locate
+from serving.gateway import agent, config
+from serving.gateway.fleets import Fleet, fleets
+from serving.gateway.settings import Settings
+from switchboard import labels
+from switchboard.envoy import Endpoint
+from switchboard.errors import SwitchboardError
+from switchboard.kube import Object
+
+
+def pod(
+    ip: str,
+    *,
+    server: str | None = "chat",
+    tier: str | None = "core",
+    region: str | None = None,
+    ready: bool = True,
+    terminating: bool = False,
+    port: str = "http",
+) -> Object:
+    marks = {labels.MODEL_SERVER: server, labels.TIER: tier, labels.REGION: region}
+    meta: Object = {"name": ip, "namespace": "n", "labels": {k: v for k, v in marks.items() if v}}
+    if terminating:
+        meta["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    return {
+        "metadata": meta,
+        "spec": {"containers": [{"name": "c", "ports": [{"name": port, "containerPort": 8080}]}]},
+        "status": {
+            "phase": "Running",
+            "podIP": ip,
+            "conditions": [{"type": "Ready", "status": str(ready)}],
+        },
+    }
+
+
+def ends(*ips: str) -> tuple[Endpoint, ...]:
+    return tuple(Endpoint(ip, 8080) for ip in ips)
+
+
+OWN, FOREIGN = {"tier": "edge", "region": "bj"}, {"tier": "edge", "region": "hk"}
+
+
+@pytest.mark.parametrize(
+    ("tier", "pods", "expected"),
+    [
+        pytest.param("core", [pod("1"), pod("2")], [Fleet("chat", ends("1", "2"))], id="core"),
+        pytest.param("core", [pod("1", tier=None)], [Fleet("chat", ends("1"))], id="no tier is core"),
+        pytest.param("core", [pod("1", **OWN)], [Fleet("chat")], id="a core uses no edge's"),
+        pytest.param(
+            "edge",
+            [pod("1"), pod("2", **OWN), pod("3", **FOREIGN)],
+            [Fleet("chat", ends("1"), ends("2"))],
+            id="an edge has the core's, then its own, never another's",
+        ),
+        pytest.param("edge", [], [], id="nothing"),
+        pytest.param("core", [pod("1", server=None)], [], id="no model server"),
+        pytest.param("core", [pod("1", ready=False)], [Fleet("chat")], id="not ready: known, no endpoint"),
+        pytest.param("core", [pod("1", terminating=True)], [Fleet("chat")], id="terminating leaves at once"),
+        pytest.param("core", [pod("1", port="grpc")], [Fleet("chat")], id="no port named http"),
+        pytest.param(
+            "core",
+            [pod("1", server="voice"), pod("2")],
+            [Fleet("chat", ends("2")), Fleet("voice", ends("1"))],
+            id="by name",
+        ),
+    ],
+)
+def test_fleets(tier: Literal["core", "edge"], pods: list[Object], expected: list[Fleet]) -> None:
+    assert list(fleets(pods, tier=tier, region="bj", known=())) == expected
+
+
+def test_a_server_once_known_stays() -> None:
+    assert fleets([], tier="core", region="", known=["voice"]) == (Fleet("voice"),)
+
+
+@given(st.permutations([pod(str(i), **(OWN if i % 2 else {})) for i in range(6)]))
+def test_order_of_pods_does_not_matter(pods: list[Object]) -> None:
+    made = fleets(pods, tier="edge", region="bj", known=())
+    assert made == (Fleet("chat", ends("0", "2", "4"), ends("1", "3", "5")),)
+
+
+ENVIRON = {
+    "POD_IP": "127.35.0.2",
+    "POD_NAME": "g",
+    "POD_NAMESPACE": "n",
+    "GATEWAY_TIER": "edge",
+    "GATEWAY_REGION": "bj",
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"POD_IP": ""}, "POD_IP"),
+        ({"GATEWAY_TIER": "middle"}, "GATEWAY_TIER"),
+        ({"GATEWAY_REGION": ""}, "GATEWAY_REGION"),
+    ],
+)
+def test_a_wrong_environment_is_named(change: dict[str, str], named: str) -> None:
+    with pytest.raises(SwitchboardError, match=named):
+        Settings.from_environ(ENVIRON | change)
+
+
+def settings(directory: Path, **change: str) -> Settings:
+    return Settings.from_environ(ENVIRON | change | {"CONFIG_DIR": str(directory)})
+
+
+@pytest.mark.parametrize("tier", ["core", "edge"])
+def test_envoy_accepts_the_bootstrap(tmp_path: Path, tier: str) -> None:
+    made = settings(tmp_path, GATEWAY_TIER=tier)
+    agent.init(made)
+    binary = str(locate(["envoy"]).path("envoy"))
+    done = subprocess.run(
+        [binary, "--mode", "validate", "--disable-hot-restart", "-c", str(made.bootstrap)],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_init_keeps_what_an_earlier_run_knew(tmp_path: Path) -> None:
+    made = settings(tmp_path, MODEL_SERVERS="chat,voice")
+    agent.init(made)
+    made.clusters.write_text("known")
+    made.endpoints("other").write_text("{}")
+    made.endpoints("other@edge").write_text("{}")
+    agent.init(made)
+    assert made.clusters.read_text() == "known"
+    assert made.known_servers() == {"chat", "voice", "other"}
+
+
+def test_routes_lead_to_clusters_that_are_there(tmp_path: Path) -> None:
+    both = (Fleet("chat", ends("1"), ends("2")), Fleet("chat-2", ends("1")))
+    clusters = {one["name"]: one for one in config.clusters(both, settings(tmp_path))["resources"]}
+    (table,) = config.routes(both)["resources"][0]["virtual_hosts"]
+    used = {one["route"]["cluster"] for one in table["routes"] if "route" in one}
+    assert used <= clusters.keys()
+    joined = clusters["chat@all"]["cluster_type"]["typed_config"]["clusters"]
+    assert joined == ["chat", "chat@edge"]
+    files = {name for fleet in both for name in config.endpoints(fleet)}
+    assert files == clusters.keys() - {"chat@all"}
+
+
+def test_an_endpoint_that_comes_changes_its_own_file_only(tmp_path: Path) -> None:
+    def files(*core: str) -> dict[str, Any]:
+        now = (Fleet("chat", ends(*core)), Fleet("voice", ends("9")))
+        rest = {"clusters": config.clusters(now, settings(tmp_path)), "routes": config.routes(now)}
+        return rest | {name: doc for fleet in now for name, doc in config.endpoints(fleet).items()}
+
+    before, after = files("1"), files("1", "2")
+    assert {name for name in before if json.dumps(before[name]) != json.dumps(after[name])} == {"chat"}
