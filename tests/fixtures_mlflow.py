@@ -125,6 +125,9 @@ class Cuttable:
     def down(self) -> None:
         """Connections are refused, and those that there are break."""
         self._state = "down"
+        # Closing alone would leave the thread in `accept`, and with it the port, until one more connection.
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         for connection in list(self._connections):
             with contextlib.suppress(OSError):

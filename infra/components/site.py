@@ -110,5 +110,6 @@ def _provider(site: Site, state: Path, opts: pulumi.ResourceOptions) -> kubernet
         enable_server_side_apply=True,
         # An `up` that was killed may have made objects that its state doesn't know; the next one takes them over.
         upsert_existing_objects=site.embedded is not None,
+        enable_patch_force=site.embedded is not None,
         opts=opts,
     )

@@ -6,7 +6,7 @@ endpoints are one file for each model server, so that a pod that comes or goes t
 How a request survives the death of a replica, in the order in which it helps:
 1. A pod that is being deleted leaves the endpoints (`fleets`), and drains what it has.
 2. A try that fails is repeated on another replica (`_retries`).
-3. A replica that fails its health check or several requests in a row gets none for a while (`_cluster`).
+3. A replica that fails its health check or several requests in a row gets none for a while (`_pool`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from serving.gateway.fleets import Fleet
 from serving.gateway.settings import OPS_PORT, PORT, Settings
 from switchboard import envoy
-from switchboard.envoy import Config
+from switchboard.envoy import Config, Endpoint
 
 ADMIN = "_admin"
 """The cluster of Envoy's own admin socket; no label value, so no model server, can have this name."""
@@ -42,21 +42,20 @@ _LOCAL_ANSWERS = {
 }
 """What the gateway answers itself: by status, the error's code and message."""
 
-_STATS = (
-    *({"prefix": f"http.{name}."} for name in (ROUTES, "rds")),
-    *(
-        {"contains": part}
-        for part in (
-            ".upstream_rq_",
-            ".upstream_cx_active",
-            ".upstream_cx_connect_fail",
-            ".membership_",
-            ".outlier_detection.ejections_",
-            ".health_check.failure",
-            ".health_check.success",
-        )
-    ),
+_UPSTREAM = (
+    r"upstream_rq_(total|active|time|timeout|per_try_timeout|pending_overflow|[1-5]xx)",
+    r"upstream_rq_retry(_success|_overflow|_limit_exceeded)?",
+    r"upstream_cx_(active|connect_fail)",
+    r"membership_(total|healthy)",
+    r"outlier_detection\.ejections_(active|enforced_total)",
+    r"health_check\.failure",
 )
+_DOWNSTREAM = (r"downstream_rq_(total|active|time|timeout|[1-5]xx)", r"downstream_cx_(active|total)")
+_STATS = (
+    {"safe_regex": {"regex": rf"cluster\.[^_].*\.({'|'.join(_UPSTREAM)})"}},
+    {"safe_regex": {"regex": rf"http\.{ROUTES}\.({'|'.join(_DOWNSTREAM)})"}},
+)
+"""What dashboards and alerts ask for: all of Envoy's would be 1,500 lines in every scrape."""
 _BUCKETS_MS = (1, 2, 5, 10, 20, 30, 50, 75, 100, 150, 200, 250, 300, 400, 500, 750, 1000, 2000, 3000, 10000)
 """With a bound at 300 ms: that is the service level."""
 
@@ -76,9 +75,11 @@ def bootstrap(settings: Settings) -> Config:
     )
 
 
-def own_cluster(server: str) -> str:
-    """The cluster of an edge's own replicas; that of the core's has the model server's name."""
-    return f"{server}@edge"
+def pools(fleet: Fleet) -> dict[str, tuple[Endpoint, ...]]:
+    """The clusters with endpoints of their own: one, or at an edge two that are joined under the server's name."""
+    if fleet.own is None:
+        return {fleet.name: fleet.core}
+    return {f"{fleet.name}@core": fleet.core, f"{fleet.name}@edge": fleet.own}
 
 
 def clusters(fleets: Iterable[Fleet], settings: Settings) -> Config:
@@ -89,39 +90,30 @@ def _clusters(fleet: Fleet, settings: Settings) -> Iterable[Config]:
     """An edge joins two clusters, rather than having one with two priorities: Envoy's hash rings ignore the request
     to repeat a try at another priority, and in the moment in which an edge is cut off that is what it takes."""
     if fleet.own is None:
-        yield _cluster(fleet.name, settings, max_ejected_percent=50)
+        yield _pool(fleet.name, settings, max_ejected_percent=50)
         return
-    own = own_cluster(fleet.name)
+    core, own = pools(fleet)
     # A core keeps half of its replicas in any case. An edge may give them all up, since it has its own.
-    yield _cluster(fleet.name, settings, max_ejected_percent=100)
-    yield _cluster(own, settings, max_ejected_percent=50)
+    yield _pool(core, settings, max_ejected_percent=100)
+    yield _pool(own, settings, max_ejected_percent=50)
     yield {
-        "name": _route_cluster(fleet),
+        "name": fleet.name,
         "connect_timeout": envoy.seconds(CONNECT_TIMEOUT_S),
         "lb_policy": "CLUSTER_PROVIDED",
-        "cluster_type": envoy.extension(
-            "envoy.clusters.aggregate", "AggregateCluster", clusters=[fleet.name, own]
-        ),
+        "cluster_type": envoy.extension("envoy.clusters.aggregate", "AggregateCluster", clusters=[core, own]),
         "circuit_breakers": _circuit_breakers(),
         "common_lb_config": _PANIC,
     }
 
 
-def _route_cluster(fleet: Fleet) -> str:
-    return fleet.name if fleet.own is None else f"{fleet.name}@all"
-
-
 def endpoints(fleet: Fleet) -> dict[str, Config]:
     """Of each cluster that has endpoints, the file's content."""
-    pools = {fleet.name: fleet.core}
-    if fleet.own is not None:
-        pools[own_cluster(fleet.name)] = fleet.own
     return {
         name: envoy.resources(
             "ClusterLoadAssignment",
             [envoy.load_assignment(name, found, overprovisioning_factor=OVERPROVISIONING_PERCENT)],
         )
-        for name, found in pools.items()
+        for name, found in pools(fleet).items()
     }
 
 
@@ -130,7 +122,7 @@ def routes(fleets: Iterable[Fleet]) -> Config:
         {
             "match": {"path_separated_prefix": f"/v1/{fleet.name}"},
             "route": {
-                "cluster": _route_cluster(fleet),
+                "cluster": fleet.name,
                 "timeout": envoy.seconds(TIMEOUT_S),
                 "retry_policy": _retries(fleet),
                 "hash_policy": [{"header": {"header_name": "x-session-id"}}],
@@ -206,7 +198,7 @@ def _circuit_breakers() -> Config:
     return {"thresholds": [{**limits, "retry_budget": budget}]}
 
 
-def _cluster(name: str, settings: Settings, *, max_ejected_percent: int) -> Config:
+def _pool(name: str, settings: Settings, *, max_ejected_percent: int) -> Config:
     return {
         "name": name,
         "type": "EDS",
@@ -280,7 +272,8 @@ def _customers(settings: Settings) -> Config:
         ],
         # Customers are outside: Envoy's own control headers are taken off their requests.
         use_remote_address=True,
-        internal_address_config={},
+        # (No address is inside: this one is never used. Without a range all private and loopback ones would be.)
+        internal_address_config={"cidr_ranges": [{"address_prefix": "192.0.2.0", "prefix_len": 32}]},
         # A caller's request id is kept (it is how an answer is joined with its log lines), a missing one is made.
         preserve_external_request_id=True,
         always_set_request_id_in_response=True,

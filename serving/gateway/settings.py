@@ -79,4 +79,4 @@ class Settings:
     def known_servers(self) -> set[str]:
         """Model servers that this gateway was told of, or has met before."""
         met = (path.stem.removeprefix("endpoints-") for path in self.directory.glob("endpoints-*.json"))
-        return {*self.model_servers, *(name for name in met if "@" not in name)}
+        return {*self.model_servers, *(name.partition("@")[0] for name in met)}

@@ -91,7 +91,9 @@ class GoRecipe:
         for build in self.builds:
             for file in ("go.mod", "go.sum"):
                 digest.update((build.folder / file).read_bytes())
-            digest.update(f"{build.programs} {build.linker_flags()} {' '.join(build.tags)}\n".encode())
+            digest.update(f"{build.programs} {build.linker_flags()}\n".encode())
+            if build.tags:
+                digest.update(f"tags {' '.join(build.tags)}\n".encode())
         digest.update(repr([(part.module, part.files) for part in self.files]).encode())
         return f"{self.name}-{show(self.builds[0].version())}-{digest.hexdigest()[:12]}"
 
@@ -110,7 +112,7 @@ class DebianRecipe:
         return tuple(name for name, _ in self.programs)
 
     def key(self, package_version: str) -> str:
-        """The name of its folder in the cache, such as `prometheus-2.42.0+ds-5-x86_64`."""
+        """The name of its folder in the cache, such as `alertmanager-0.25.0-1-x86_64`."""
         return f"{self.name}-{package_version.replace(':', '_')}-{platform.machine()}"
 
 

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
 
-from models import training
-from models.classifier import Prediction
-from models.loading import LoadedModel, Reference
-from models.store import Copy
+from models import loading
+from models.loading import LoadedModel, Prediction
 from serving.answers import Answers
 from serving.chat import app as app_module
 from serving.chat.app import ChatApp
@@ -22,14 +19,14 @@ from serving.chat.front import Front
 from serving.chat.metrics import Metrics
 from serving.chat.replica import LONGEST_RETRY_S, Replica, Serving, retry_delay_s
 from serving.chat.settings import Settings
+from tests.serving.chat.conftest import Champion
 
 
 @pytest.fixture(scope="session")
-def model() -> LoadedModel:
-    params = training.Params(per_template=1, augment=False)
-    trained = training.train(training.load_corpus(params), params)
-    copy = Copy(name="chat-intent", version="7", run_id="r", digest="d", path=Path())
-    return LoadedModel(Reference("chat-intent", "champion"), copy, "registry", trained.classifier)
+def model(champion: Champion, tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
+    return loading.load(
+        champion.env["MODEL_URI"], tmp_path_factory.mktemp("models"), tracking_uri=champion.registry
+    )
 
 
 @pytest.fixture

@@ -146,10 +146,10 @@ def test_routes_lead_to_clusters_that_are_there(tmp_path: Path) -> None:
     (table,) = config.routes(both)["resources"][0]["virtual_hosts"]
     used = {one["route"]["cluster"] for one in table["routes"] if "route" in one}
     assert used <= clusters.keys()
-    joined = clusters["chat@all"]["cluster_type"]["typed_config"]["clusters"]
-    assert joined == ["chat", "chat@edge"]
+    joined = clusters["chat"]["cluster_type"]["typed_config"]["clusters"]
+    assert joined == ["chat@core", "chat@edge"]
     files = {name for fleet in both for name in config.endpoints(fleet)}
-    assert files == clusters.keys() - {"chat@all"}
+    assert files == clusters.keys() - {"chat"}
 
 
 def test_an_endpoint_that_comes_changes_its_own_file_only(tmp_path: Path) -> None:

@@ -27,6 +27,8 @@ async def test_a_request_is_answered_and_joined_by_its_id(gateway: World) -> Non
     _, _, headers = await gateway.ask(headers={"X-Request-Id": "mine-1"})
     assert headers["x-request-id"] == "mine-1"
     assert not [name for name in headers if name.lower().startswith("x-envoy")]
+    status, *_ = await gateway.ask(headers={"x-envoy-upstream-rq-timeout-ms": "1"})
+    assert status == 200, "a customer doesn't steer Envoy"
 
 
 async def test_what_the_gateway_answers_itself_is_json(gateway: World) -> None:
@@ -72,7 +74,8 @@ async def test_probes_and_statistics(world: World) -> None:
         'envoy_http_downstream_rq_xx{envoy_response_code_class="2",envoy_http_conn_manager_prefix="gateway"}'
         in text
     )
-    assert len(text) < 100_000
+    assert "envoy_cluster_upstream_rq_retry_success" in text
+    assert len(text) < 20_000
 
 
 async def test_a_session_stays_with_its_replica(gateway: World) -> None:

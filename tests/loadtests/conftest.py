@@ -1,0 +1,75 @@
+"""A chat service that can misbehave as the real one can't be made to: slow, wrong, refusing."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+HOST = "127.38.0.5"
+
+
+@dataclass
+class Remote:
+    url: str = ""
+    status: int = 200
+    delay_s: float = 0.0
+    answer: dict[str, Any] = field(default_factory=dict)
+    every: int = 1
+    """Misbehaves at every so many requests only."""
+    asked: list[dict[str, Any]] = field(default_factory=list)
+    sessions: set[str] = field(default_factory=set)
+    keys: list[str] = field(default_factory=list)
+
+
+@pytest.fixture
+def remote() -> Iterator[Remote]:
+    state = Remote()
+    counter = itertools.count(1)
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            state.asked.append(asked)
+            state.sessions.add(self.headers["X-Session-Id"])
+            state.keys.append(self.headers["Idempotency-Key"])
+            bad = next(counter) % state.every == 0
+            if bad:
+                time.sleep(state.delay_s)
+            status = state.status if bad else 200
+            document: dict[str, Any] = {"error": {"code": "overloaded", "message": ""}}
+            if status == 200:
+                document = {"intent": "greeting", "confidence": 1.0, "answer": "Hello!", "handover": False}
+                document |= {
+                    "language": asked["language"],
+                    "model_version": "1",
+                    **(state.answer if bad else {}),
+                }
+            body = json.dumps(document).encode()
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer((HOST, 0), Handler)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    state.url = f"http://{HOST}:{server.server_port}"
+    yield state
+    server.shutdown()
+    server.server_close()
+    thread.join()

@@ -1,0 +1,87 @@
+"""`switchboard loadtests chat`: real Locust runs, short ones, against a service that behaves and one that doesn't."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import Result
+from typer.testing import CliRunner
+
+from loadtests import cli
+from switchboard.errors import SwitchboardError
+from tests.loadtests.conftest import Remote
+
+
+def run(*arguments: str) -> Result:
+    env: dict[str, Any] = {cli.GATEWAY_VARIABLE: None}
+    return CliRunner().invoke(cli.app, ["chat", *arguments], env=env, catch_exceptions=False)
+
+
+def test_a_service_that_holds(remote: Remote, tmp_path: Path) -> None:
+    report = tmp_path / "new" / "report.html"
+    result = run(
+        *("--url", remote.url, "--rate", "10", "--duration", "4s", "--p99", "5s", "--output", "json"),
+        *("--html", str(report)),
+    )
+    found = json.loads(result.stdout)
+    assert result.exit_code == 0, found
+    assert found["ok"]
+    assert found["failed"] == 0
+    # A constant rate: nothing but the start and the end of the run bends it.
+    assert 20 <= found["total"] == len(remote.asked) <= 60
+    assert {asked["language"] for asked in remote.asked} == {"en", "zh"}
+    assert len(remote.sessions) > 1
+    assert len(set(remote.keys)) == len(remote.keys)
+    assert "chat zh" in report.read_text()
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "arguments", "reason"),
+    [
+        ({"status": 503, "every": 3}, [], "503 overloaded"),
+        ({"answer": {"intent": None}, "every": 3}, [], "the answer's intent is missing or of the wrong type"),
+        ({"delay_s": 0.6}, ["--p99", "500ms"], "the 99th percentile is"),
+    ],
+)
+def test_a_service_that_does_not(
+    remote: Remote, behaviour: dict[str, Any], arguments: list[str], reason: str
+) -> None:
+    for name, value in behaviour.items():
+        setattr(remote, name, value)
+    result = run("--url", remote.url, "--rate", "10", "--duration", "2s", *arguments)
+    assert result.exit_code == 1
+    assert reason in result.stdout
+
+
+def test_a_slow_service_does_not_slow_the_questions(remote: Remote) -> None:
+    remote.delay_s = 1.5
+    result = run("--url", remote.url, "--rate", "10", "--duration", "5s", "--output", "json", "--p99", "60s")
+    found = json.loads(result.stdout)
+    assert found["p50_ms"] >= 1500
+    # A closed loop of as many customers as one sees waiting would ask at two thirds of the rate.
+    assert len(remote.asked) >= 30
+
+
+def test_nobody_there(remote: Remote) -> None:
+    result = run("--url", "http://127.38.0.6:9", "--rate", "5", "--duration", "2s")
+    assert result.exit_code == 1
+    assert "requests failed" in result.stdout
+    assert "no answer" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ([], "which gateway"),
+        (["--url", "gateway:80"], "is no address"),
+        (["--url", "http://127.38.0.6:9", "--rate", "0"], "--rate 0"),
+        (["--url", "http://127.38.0.6:9", "--duration", "soon"], "--duration: 'soon' is no time"),
+        (["--url", "http://127.38.0.6:9", "--p99", "fast"], "--p99: 'fast' is no time"),
+    ],
+)
+def test_wrong_arguments_are_named(arguments: list[str], says: str) -> None:
+    with pytest.raises(SwitchboardError, match=says):
+        run(*arguments)

@@ -1,0 +1,121 @@
+"""What a run's figures say, and when they aren't good enough."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from loadtests.expected import FIELDS, wrong_with
+from loadtests.figures import Request, breaches, figures, percentile, seconds_of, table, users_for
+from loadtests.questions import QUESTIONS
+
+TIMES = st.lists(st.floats(0, 100), min_size=1, max_size=200).map(sorted)
+
+
+@given(TIMES, st.floats(0.1, 100))
+def test_a_percentile_is_a_value_that_enough_values_do_not_exceed(
+    ordered: list[float], percent: float
+) -> None:
+    found = percentile(ordered, percent)
+    assert found in ordered
+    assert sum(value <= found for value in ordered) * 100 >= percent * len(ordered) - 1e-9
+    assert percentile(ordered, 100) == ordered[-1]
+
+
+@pytest.mark.parametrize(("percent", "value"), [(1, 1), (50, 50), (99, 99), (99.5, 100), (100, 100)])
+def test_percentiles_of_a_hundred(percent: float, value: float) -> None:
+    assert percentile([float(one) for one in range(1, 101)], percent) == value
+
+
+def test_figures_of_a_run() -> None:
+    requests = [
+        *(Request(second + part / 10, 0.010, None) for second in range(3) for part in range(10)),
+        Request(3.0, 0.010, "503 overloaded"),
+        Request(4.0, 0.400, None),
+    ]
+    found = figures(requests, 5.0)
+    assert (found.total, found.failed, found.rate_rps) == (32, 1, 6.4)
+    assert (found.p50_ms, found.p99_ms, found.max_ms) == (10, 400, 400)
+    assert (found.seconds, found.seconds_within_level) == (5, 3)
+    assert found.failures == {"503 overloaded": 1}
+    assert dict(table(found))["failed"] == "1"
+
+
+def test_a_run_without_requests_has_no_times() -> None:
+    found = figures([], 5.0)
+    assert (found.total, found.p99_ms) == (0, None)
+    assert breaches(found, max_failed=0, p99_s=0.3) == ["no request was made"]
+    assert dict(table(found))
+
+
+@pytest.mark.parametrize(
+    ("failed", "seconds", "max_failed", "p99_s", "broken"),
+    [
+        (0, 0.1, 0, 0.3, 0),
+        (1, 0.1, 0, 0.3, 1),
+        (1, 0.1, 1, 0.3, 0),
+        (0, 0.5, 0, 0.3, 1),
+        (0, 0.5, 0, None, 0),
+        (5, 0.5, 0, 0.3, 2),
+        (0, 0.3, 0, 0.3, 0),
+    ],
+)
+def test_breaches(failed: int, seconds: float, max_failed: int, p99_s: float | None, broken: int) -> None:
+    requests = [Request(0.0, seconds, "no" if number < failed else None) for number in range(100)]
+    assert len(breaches(figures(requests, 1.0), max_failed=max_failed, p99_s=p99_s)) == broken
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("300ms", 0.3), ("60s", 60), ("5m", 300), ("1.5h", 5400), ("2", 2), (" 1s ", 1)]
+)
+def test_times(text: str, seconds: float) -> None:
+    assert seconds_of(text) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize("text", ["", "s", "0s", "-1s", "1d", "1 s", "1e9s", "nan", "inf", "٣s"])
+def test_no_times(text: str) -> None:
+    with pytest.raises(ValueError, match="is no time"):
+        seconds_of(text)
+
+
+@given(st.floats(0.01, 5000), st.floats(0.1, 30))
+def test_there_are_always_users_enough(rate_rps: float, timeout_s: float) -> None:
+    # Each asks every users / rate seconds; it must have given up on its last question by then.
+    assert users_for(rate_rps, timeout_s) / rate_rps >= timeout_s * (1 - 1e-9)
+
+
+GOOD = {
+    "intent": "greeting",
+    "confidence": 0.9,
+    "answer": "Hello!",
+    "language": "en",
+    "model_version": "1",
+    "handover": False,
+}
+
+
+def test_a_right_answer_has_nothing_wrong() -> None:
+    assert wrong_with(GOOD, "en") is None
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        None,
+        [],
+        {},
+        *({name: value for name, value in GOOD.items() if name != missing} for missing in FIELDS),
+        GOOD | {"answer": " "},
+        GOOD | {"answer": 1},
+        GOOD | {"language": "zh"},
+        GOOD | {"confidence": "high"},
+    ],
+)
+def test_a_wrong_answer_is_seen(answer: object) -> None:
+    assert wrong_with(answer, "en")
+
+
+def test_there_are_questions_in_both_languages() -> None:
+    assert set(QUESTIONS) == {"en", "zh"}
+    assert all(len(set(questions)) == len(questions) >= 10 for questions in QUESTIONS.values())
