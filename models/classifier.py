@@ -115,7 +115,7 @@ class LinearModel:
             for name, terms in ANALYSERS.items()
         }
         found = hstack([block.fit_transform(plain) for block in blocks.values()], format="csr")
-        machine = LinearSVC(C=c, random_state=seed).fit(found, list(intents))
+        machine = LinearSVC(C=c, tol=1e-3, random_state=seed).fit(found, list(intents))
         model = cls(
             {name: {term: int(row) for term, row in b.vocabulary_.items()} for name, b in blocks.items()},
             {name: block.idf_.astype(np.float32) for name, block in blocks.items()},

@@ -43,6 +43,8 @@ _ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "GIT_PYTHON_REFRESH": "quiet",
+    # Asked for as the author of a run; a pod's user has no entry in the password file.
+    "LOGNAME": "switchboard",
 }
 
 

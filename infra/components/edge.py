@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import pulumi
 
-from infra.components.gateway import Gateway, GatewayArgs, GatewayIdentity
+from infra.components.gateway import Gateway, GatewayArgs
 from infra.components.model_server import ModelServerSet, Placement
+from infra.components.pod_reader import PodReader
 from infra.components.site import SiteNamespace
 from infra.config import Edge, Stack
 
@@ -21,7 +22,7 @@ class EdgeLocation(pulumi.ComponentResource):
         namespace: SiteNamespace,
         stack: Stack,
         edge: Edge,
-        identity: GatewayIdentity,
+        identity: PodReader,
         *,
         mlflow_url: pulumi.Input[str],
         after: list[pulumi.Resource],

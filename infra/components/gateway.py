@@ -17,15 +17,14 @@ from pulumi_kubernetes.core.v1 import (
     EmptyDirVolumeSourceArgs,
     PodSpecArgs,
     PodTemplateSpecArgs,
-    ServiceAccount,
     VolumeArgs,
     VolumeMountArgs,
 )
 from pulumi_kubernetes.meta.v1 import LabelSelectorArgs, ObjectMetaArgs
-from pulumi_kubernetes.rbac.v1 import PolicyRuleArgs, Role, RoleBinding, RoleRefArgs, SubjectArgs
 
 from infra.components import _pod
 from infra.components.model_server import Placement
+from infra.components.pod_reader import PodReader
 from infra.components.site import SiteNamespace
 from infra.config import Stack
 from switchboard import labels
@@ -33,40 +32,6 @@ from switchboard import labels
 PORT = 8080
 STATS_PORT = 9902
 _CONFIG = VolumeMountArgs(name="config", mount_path="/etc/envoy")
-
-
-class GatewayIdentity(pulumi.ComponentResource):
-    """The service account of a namespace's gateways: it may read that namespace's pods, and nothing else."""
-
-    def __init__(self, namespace: SiteNamespace) -> None:
-        site = namespace.site.name
-        super().__init__(
-            "switchboard:infra:GatewayIdentity",
-            f"{site}-gateway",
-            None,
-            pulumi.ResourceOptions(parent=namespace),
-        )
-        match = _pod.names("gateway", "gateway")
-        account = ServiceAccount(
-            f"{site}-gateway", metadata=namespace.meta("gateway", match), opts=namespace.child(self)
-        )
-        role = Role(
-            f"{site}-gateway",
-            metadata=namespace.meta("gateway", match),
-            rules=[PolicyRuleArgs(api_groups=[""], resources=["pods"], verbs=["get", "list", "watch"])],
-            opts=namespace.child(self),
-        )
-        self.binding = RoleBinding(
-            f"{site}-gateway",
-            metadata=namespace.meta("gateway", match),
-            role_ref=RoleRefArgs(api_group="rbac.authorization.k8s.io", kind="Role", name=role.metadata.name),
-            subjects=[
-                SubjectArgs(kind="ServiceAccount", name=account.metadata.name, namespace=namespace.name)
-            ],
-            opts=namespace.child(self),
-        )
-        self.account = account
-        self.register_outputs({})
 
 
 @dataclass(frozen=True)
@@ -89,7 +54,7 @@ class Gateway(pulumi.ComponentResource):
         namespace: SiteNamespace,
         stack: Stack,
         args: GatewayArgs,
-        identity: GatewayIdentity,
+        identity: PodReader,
         *,
         parent: pulumi.Resource | None = None,
     ) -> None:
@@ -118,7 +83,7 @@ class Gateway(pulumi.ComponentResource):
                         annotations=_pod.scraped(STATS_PORT, "/stats/prometheus"),
                     ),
                     spec=PodSpecArgs(
-                        service_account_name=identity.account.metadata.name,
+                        service_account_name=identity.account,
                         security_context=_pod.security(),
                         termination_grace_period_seconds=20,
                         affinity=_pod.placement(place.tier, place.region if place.tier == "edge" else None),

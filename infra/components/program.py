@@ -9,9 +9,10 @@ import pulumi
 from infra.components.alertmanager import Alertmanager
 from infra.components.champion import Champion
 from infra.components.edge import EdgeLocation
-from infra.components.gateway import Gateway, GatewayArgs, GatewayIdentity
+from infra.components.gateway import Gateway, GatewayArgs
 from infra.components.mlflow import Mlflow
 from infra.components.model_server import ModelServerSet, Placement
+from infra.components.pod_reader import PodReader
 from infra.components.prometheus import Prometheus
 from infra.components.site import SiteNamespace
 from infra.config import Stack
@@ -35,7 +36,7 @@ def deploy(stack: Stack, *, state: Path) -> None:
     for site in stack.public:
         serving = SiteNamespace(site, SERVING_NAMESPACE, state=state)
         prometheus[site.name] = Prometheus(serving, stack, alertmanager=alertmanager.address).address
-        identity = GatewayIdentity(serving)
+        identity = PodReader(serving, "gateway", "gateway")
         gateway = Gateway(
             serving,
             stack,

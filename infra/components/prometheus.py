@@ -15,14 +15,13 @@ from pulumi_kubernetes.core.v1 import (
     EmptyDirVolumeSourceArgs,
     PodSpecArgs,
     PodTemplateSpecArgs,
-    ServiceAccount,
     VolumeArgs,
     VolumeMountArgs,
 )
 from pulumi_kubernetes.meta.v1 import LabelSelectorArgs, ObjectMetaArgs
-from pulumi_kubernetes.rbac.v1 import PolicyRuleArgs, Role, RoleBinding, RoleRefArgs, SubjectArgs
 
 from infra.components import _pod
+from infra.components.pod_reader import PodReader
 from infra.components.site import SiteNamespace
 from infra.config import Stack
 from switchboard import labels
@@ -142,7 +141,7 @@ class Prometheus(pulumi.ComponentResource):
             pulumi.ResourceOptions(parent=namespace),
         )
         match = _pod.names("prometheus", "monitoring")
-        account, binding = self._identity(namespace, match)
+        identity = PodReader(namespace, "prometheus", "monitoring")
         text = pulumi.Output.all(alertmanager=alertmanager, federated=federated or {}).apply(
             lambda given: yaml.safe_dump(
                 configuration(
@@ -167,7 +166,7 @@ class Prometheus(pulumi.ComponentResource):
                 template=PodTemplateSpecArgs(
                     metadata=ObjectMetaArgs(labels=match, annotations=_pod.scraped(PORT)),
                     spec=PodSpecArgs(
-                        service_account_name=account.metadata.name,
+                        service_account_name=identity.account,
                         security_context=_pod.security(),
                         affinity=_pod.placement("core"),
                         containers=[_container(stack)],
@@ -180,37 +179,13 @@ class Prometheus(pulumi.ComponentResource):
                     ),
                 ),
             ),
-            opts=namespace.child(self, depends_on=[binding]),
+            opts=namespace.child(self, depends_on=[identity.binding]),
         )
         self.service, self.address = namespace.load_balancer(
             self, "prometheus", selector=match, port=PORT, target="http", endpoint="prometheus"
         )
         self.url = pulumi.Output.concat("http://", self.address)
         self.register_outputs({"url": self.url})
-
-    def _identity(
-        self, namespace: SiteNamespace, match: dict[str, str]
-    ) -> tuple[ServiceAccount, RoleBinding]:
-        site = namespace.site.name
-        account = ServiceAccount(
-            f"{site}-prometheus", metadata=namespace.meta("prometheus", match), opts=namespace.child(self)
-        )
-        role = Role(
-            f"{site}-prometheus",
-            metadata=namespace.meta("prometheus", match),
-            rules=[PolicyRuleArgs(api_groups=[""], resources=["pods"], verbs=["get", "list", "watch"])],
-            opts=namespace.child(self),
-        )
-        binding = RoleBinding(
-            f"{site}-prometheus",
-            metadata=namespace.meta("prometheus", match),
-            role_ref=RoleRefArgs(api_group="rbac.authorization.k8s.io", kind="Role", name=role.metadata.name),
-            subjects=[
-                SubjectArgs(kind="ServiceAccount", name=account.metadata.name, namespace=namespace.name)
-            ],
-            opts=namespace.child(self),
-        )
-        return account, binding
 
 
 def _container(stack: Stack) -> ContainerArgs:

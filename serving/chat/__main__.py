@@ -13,17 +13,6 @@ import tempfile
 from pathlib import Path
 
 
-class _Unneeded:
-    """Keeps packages out of the process that scikit-learn imports where it finds them, for data frames that a replica
-    never sees: 60 MB and half a second of each replica's start."""
-
-    names = frozenset({"pandas", "pyarrow"})
-
-    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
-        if name.partition(".")[0] in self.names:
-            raise ModuleNotFoundError(f"{name} is kept out of the serving process", name=name)
-
-
 def _prepare() -> None:
     # A process that is PID 1 of its container ignores signals that it has no handler for: a replica that is told to
     # stop while it still imports would otherwise live until it is killed.
@@ -33,7 +22,6 @@ def _prepare() -> None:
     # One prediction is too small to share among threads, and each thread of theirs costs memory.
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(name, "1")
-    sys.meta_path.insert(0, _Unneeded())
     logging.basicConfig(
         level=os.environ.get("LOG_LEVEL", "INFO").upper(),
         format="%(asctime)s %(levelname)s %(name)s %(message)s",

@@ -27,7 +27,7 @@ TIMEOUT_S = 10.0
 TRY_TIMEOUT_S = 3.0
 CONNECT_TIMEOUT_S = 1.0
 UPSTREAM_IDLE_S = 3.0
-"""Less than the servers' own keep-alive of 5 s, so that it is always Envoy that closes an idle connection."""
+"""Less than a server's keep-alive (5 s where nobody set it), so that it is Envoy that closes an idle connection."""
 OVERPROVISIONING_PERCENT = 200
 """An edge goes on with the site's core servers alone until fewer than half of them are healthy."""
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import http.client
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
 
 import pytest
 
+from switchboard.paths import ROOT
 from tests.fixtures_mlflow import Cuttable
 from tests.serving.chat.conftest import Champion
 from tests.serving.chat.replicas import HEADERS, PORT, exchange, replica
@@ -121,6 +124,16 @@ def test_a_port_in_use_ends_it(tmp_path: Path) -> None:
         with replica(tmp_path, POD_IP="127.38.0.3", PORT=port) as second:
             assert second.process.wait(60) not in (0, None)
             assert "address already in use" in second.log
+
+
+def test_it_imports_nothing_heavy() -> None:
+    """Each of these would cost every replica tens of megabytes and a good part of its start."""
+    heavy = ("mlflow", "sklearn", "scipy", "pandas", "pyarrow", "fastapi", "grpc")
+    program = f"import sys, serving.chat.service; print([name for name in {heavy} if name in sys.modules])"
+    found = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True, timeout=120
+    )
+    assert found.stdout.strip() == "[]"
 
 
 def _wait_refused(host: str) -> None:

@@ -1,0 +1,42 @@
+"""An identity that may read the pods of its namespace, and nothing else: for who finds pods by their labels."""
+
+from __future__ import annotations
+
+import pulumi
+from pulumi_kubernetes.core.v1 import ServiceAccount
+from pulumi_kubernetes.rbac.v1 import PolicyRuleArgs, Role, RoleBinding, RoleRefArgs, SubjectArgs
+
+from infra.components import _pod
+from infra.components.site import SiteNamespace
+
+
+class PodReader(pulumi.ComponentResource):
+    """A service account `name` with its role.
+
+    Outputs: `account` (its name); a pod that uses it depends on `binding`.
+    """
+
+    def __init__(self, namespace: SiteNamespace, name: str, component: str) -> None:
+        unique = f"{namespace.site.name}-{name}"
+        super().__init__(
+            "switchboard:infra:PodReader", unique, None, pulumi.ResourceOptions(parent=namespace)
+        )
+        match = _pod.names(name, component)
+        account = ServiceAccount(unique, metadata=namespace.meta(name, match), opts=namespace.child(self))
+        role = Role(
+            unique,
+            metadata=namespace.meta(name, match),
+            rules=[PolicyRuleArgs(api_groups=[""], resources=["pods"], verbs=["get", "list", "watch"])],
+            opts=namespace.child(self),
+        )
+        self.binding = RoleBinding(
+            unique,
+            metadata=namespace.meta(name, match),
+            role_ref=RoleRefArgs(api_group="rbac.authorization.k8s.io", kind="Role", name=role.metadata.name),
+            subjects=[
+                SubjectArgs(kind="ServiceAccount", name=account.metadata.name, namespace=namespace.name)
+            ],
+            opts=namespace.child(self),
+        )
+        self.account = account.metadata.name
+        self.register_outputs({"account": self.account})
