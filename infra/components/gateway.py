@@ -15,8 +15,11 @@ from pulumi_kubernetes.core.v1 import (
     ContainerArgs,
     ContainerPortArgs,
     EmptyDirVolumeSourceArgs,
+    LifecycleArgs,
+    LifecycleHandlerArgs,
     PodSpecArgs,
     PodTemplateSpecArgs,
+    SleepActionArgs,
     VolumeArgs,
     VolumeMountArgs,
 )
@@ -31,6 +34,8 @@ from switchboard import labels
 
 PORT = 8080
 STATS_PORT = 9902
+DRAIN_S = 8
+"""How long a gateway that is told to stop goes on serving, not ready: load balancers have seen it by then."""
 _CONFIG = VolumeMountArgs(name="config", mount_path="/etc/envoy")
 
 
@@ -126,7 +131,9 @@ def _envoy(stack: Stack) -> ContainerArgs:
         ],
         startup_probe=_pod.probe("/ready", "stats", period_s=1, failures=60),
         readiness_probe=_pod.probe("/ready", "stats", period_s=2, failures=2),
-        liveness_probe=_pod.probe("/ready", "stats", period_s=10, failures=6, timeout_s=5),
+        liveness_probe=_pod.probe("/livez", "stats", period_s=10, failures=6, timeout_s=5),
+        # The agent drains for as long; Envoy itself would end at once and cut off what is under way.
+        lifecycle=LifecycleArgs(pre_stop=LifecycleHandlerArgs(sleep=SleepActionArgs(seconds=DRAIN_S))),
         resources=_pod.resources("100m", "96Mi", "512Mi"),
         security_context=_pod.container_security(),
         volume_mounts=[_CONFIG, VolumeMountArgs(name="tmp", mount_path="/tmp")],
@@ -144,6 +151,7 @@ def _agent(stack: Stack, place: Placement, command: str) -> ContainerArgs:
                 "CONFIG_DIR": "/etc/envoy",
                 "GATEWAY_TIER": place.tier,
                 "GATEWAY_REGION": place.region,
+                "MODEL_SERVERS": ",".join(server.name for server in stack.model_servers),
             }
         ),
         resources=_pod.resources("50m", "64Mi", "256Mi"),

@@ -69,24 +69,25 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-PROMETHEUS = next(recipe for recipe in RECIPES if recipe.name == "prometheus")
+ALERTMANAGER = next(recipe for recipe in RECIPES if recipe.name == "alertmanager")
+PACKAGE = "prometheus-alertmanager"
 
 
 def _make() -> lookup.Found | None:
-    build.make_all([PROMETHEUS], Progress(io.StringIO()))
-    return lookup.find("prometheus")
+    build.make_all([ALERTMANAGER], Progress(io.StringIO()))
+    return lookup.find("alertmanager")
 
 
 @needs_apt
 def test_a_package_is_unpacked_with_its_pages_though_no_lists_were_fetched(
     tmp_path: Path, repository: Path
 ) -> None:
-    says = "#!/bin/sh\necho prometheus, version 2.53.3+ds1\n"
+    says = "#!/bin/sh\necho alertmanager, version 0.28.1+ds\n"
     index = _package(
         repository,
-        "prometheus",
-        "1:2.53.3+ds1-1",
-        {"usr/bin/prometheus": says, "usr/bin/promtool": says, "usr/share/prometheus/page.html": "page"},
+        PACKAGE,
+        "1:0.28.1+ds-1",
+        {f"usr/bin/{PACKAGE}": says, "usr/bin/amtool": says, "usr/share/prometheus/page.html": "page"},
         "libjs-here, adduser",
     )
     index += _package(
@@ -96,8 +97,9 @@ def test_a_package_is_unpacked_with_its_pages_though_no_lists_were_fetched(
     (repository / "Packages").write_text(index)
     found = _make()
     assert found is not None
-    assert found.version == "2.53.3+ds1"
-    assert found.path.parent.parent.name == f"prometheus-1_2.53.3+ds1-1-{platform.machine()}"
+    assert found.version == "0.28.1+ds"
+    assert found.path.name == "alertmanager", "the name that everybody but Debian knows it by"
+    assert found.path.parent.parent.name == f"alertmanager-1_0.28.1+ds-1-{platform.machine()}"
     assert found.share is not None
     for file in ("prometheus/page.html", "javascript/here.js", "javascript/too.js"):
         assert (found.share / file).exists()
@@ -106,23 +108,24 @@ def test_a_package_is_unpacked_with_its_pages_though_no_lists_were_fetched(
 
 @needs_apt
 def test_a_package_that_is_too_old_is_refused_with_a_way_out(repository: Path) -> None:
-    says = "#!/bin/sh\necho prometheus, version 2.15.2\n"
-    files = {"usr/bin/prometheus": says, "usr/bin/promtool": says}
-    (repository / "Packages").write_text(_package(repository, "prometheus", "2.15.2-2", files))
+    says = "#!/bin/sh\necho alertmanager, version 0.15.3\n"
+    files = {f"usr/bin/{PACKAGE}": says, "usr/bin/amtool": says}
+    (repository / "Packages").write_text(_package(repository, PACKAGE, "0.15.3-2", files))
     with pytest.raises(SwitchboardError) as caught:
         _make()
-    assert "prometheus of the Debian package prometheus is version 2.15.2 here" in str(caught.value)
-    assert "put a fitting prometheus on PATH" in str(caught.value)
+    assert f"alertmanager of the Debian package {PACKAGE} is version 0.15.3 here" in str(caught.value)
+    assert "put a fitting alertmanager on PATH" in str(caught.value)
+    assert lookup.find("alertmanager") is None
 
 
 @needs_apt
 def test_a_package_that_is_not_there_is_named(repository: Path) -> None:
     (repository / "Packages").write_text("")
-    with pytest.raises(SwitchboardError, match="fetching the Debian package prometheus failed"):
+    with pytest.raises(SwitchboardError, match=f"fetching the Debian package {PACKAGE} failed"):
         _make()
-    assert lookup.find("prometheus") is None
+    assert lookup.find("alertmanager") is None
 
 
 def test_without_apt_the_tools_to_install_are_named(on_path: Path) -> None:
-    with pytest.raises(SwitchboardError, match=r"prometheus \(≥ 2\.40 and < 4\.0\) on PATH .*no apt-get"):
-        ensure(Progress(io.StringIO()), ["prometheus"])
+    with pytest.raises(SwitchboardError, match=r"alertmanager \(≥ 0\.24 and < 1\.0\) on PATH .*no apt-get"):
+        ensure(Progress(io.StringIO()), ["alertmanager"])

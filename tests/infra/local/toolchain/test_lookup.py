@@ -11,6 +11,7 @@ import pytest
 
 from infra.local.toolchain import locate, lookup
 from infra.local.toolchain.recipes import RECIPES, TOOLS, DebianRecipe, GoRecipe
+from infra.local.toolchain.versions import parse
 from switchboard.errors import SwitchboardError
 from tests.infra.local.toolchain.conftest import Program
 
@@ -41,7 +42,9 @@ def _cached(recipe_name: str, program: Program, package_version: str = "") -> Pa
         ("etcd", "etcd Version: 3.6.1", True),
         ("etcd", "etcd Version: 3.5.21", False),
         ("prometheus", "prometheus, version 3.5.0", True),
-        ("prometheus", "prometheus, version 2.31.2", False),
+        ("prometheus", "prometheus, version 2.42.0+ds (branch: debian/sid)", False),
+        ("promtool", "promtool, version 3.13.0 (branch: , revision: unknown)", True),
+        ("promtool", "promtool, version 2.55.1", False),
         ("alertmanager", "alertmanager, version 0.28.1", True),
         ("alertmanager", "nonsense", False),
     ],
@@ -122,13 +125,25 @@ def test_a_result_of_other_sources_is_not_used(on_path: Path, program: Program) 
 
 
 def test_the_newest_fitting_debian_package_is_used(on_path: Path, program: Program) -> None:
-    for version in ("2.9.0-1", "2.42.0+ds-5", "2.100.0+ds-1", "4.1.0-1"):
-        folder = _cached("prometheus", program, version)
+    for version in ("0.9.0-1", "0.25.0-1+b4", "0.100.0+ds-1", "1.1.0-1"):
+        folder = _cached("alertmanager", program, version)
         (folder / "root" / "usr" / "share").mkdir(parents=True)
-    found = locate(["prometheus"])["prometheus"]
-    assert found.version == "2.100.0+ds"
-    assert found.path.parent.parent.name == f"prometheus-2.100.0+ds-1-{platform.machine()}"
+    found = locate(["alertmanager"])["alertmanager"]
+    assert found.version == "0.100.0+ds"
+    assert found.path.parent.parent.name == f"alertmanager-0.100.0+ds-1-{platform.machine()}"
     assert found.share == found.path.parent.parent / "root" / "usr" / "share"
+
+
+def test_prometheus_of_a_debian_package_in_the_cache_is_not_used(on_path: Path, program: Program) -> None:
+    for name in ("prometheus", "promtool"):
+        program(lookup.tools_dir() / f"prometheus-3.5.0+ds-1-{platform.machine()}" / "bin" / name, "")
+    assert lookup.find("prometheus") is None, "it may be built without discovery of Kubernetes"
+    folder = _cached("prometheus", program)
+    found = locate(["prometheus"])["prometheus"]
+    assert found.path == folder / "bin" / "prometheus"
+    assert folder.name.startswith(f"prometheus-{found.version}-")
+    assert parse(found.version) in TOOLS["prometheus"].fits
+    assert found.share is None, "it reads nothing from there"
 
 
 def test_the_cache_on_path_is_still_the_cache(

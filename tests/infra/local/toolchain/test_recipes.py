@@ -59,13 +59,15 @@ def test_a_changed_module_file_changes_the_key(recipe: GoRecipe, file: str) -> N
     assert recipe.key() != before
 
 
-def test_changed_flags_and_programs_change_the_key(recipe: GoRecipe) -> None:
+def test_changed_flags_programs_and_tags_change_the_key(recipe: GoRecipe) -> None:
     keys = {
         recipe.key(),
         _with(recipe, ldflags="-w").key(),
         _with(recipe, programs=(("etcd", "other"),)).key(),
+        _with(recipe, tags=("netgo",)).key(),
+        _with(recipe, tags=("netgo", "remove_all_sd")).key(),
     }
-    assert len(keys) == 3
+    assert len(keys) == 5
 
 
 def test_a_module_that_is_not_required_is_named(tmp_path: Path) -> None:
@@ -80,3 +82,16 @@ def test_linker_flags_carry_the_version(tmp_path: Path) -> None:
     (tmp_path / "go.mod").write_text("module m\nrequire (\n\texample.test/tool v1.37.2 // indirect\n)\n")
     build = GoBuild(tmp_path, "example.test/tool", (), "-X v=v{version} -X major={major} -X minor={minor}")
     assert build.linker_flags() == "-X v=v1.37.2 -X major=1 -X minor=37"
+
+
+@pytest.mark.parametrize(
+    ("module", "version"), [("v0.300.1", (3, 0, 1)), ("v0.305.0", (3, 5, 0)), ("v0.313.2", (3, 13, 2))]
+)
+def test_prometheus_goes_by_its_own_number_not_by_its_modules(
+    tmp_path: Path, module: str, version: tuple[int, int, int]
+) -> None:
+    prometheus = next(recipe for recipe in GO_RECIPES if recipe.name == "prometheus")
+    (tmp_path / "go.mod").write_text(f"module m\nrequire github.com/prometheus/prometheus {module}\n")
+    build = dataclasses.replace(prometheus.builds[0], folder=tmp_path)
+    assert build.version() == version
+    assert build.linker_flags().endswith("version.Version=" + ".".join(map(str, version)))

@@ -17,6 +17,7 @@ from infra.local.toolchain.versions import Range, Version, parse, same_major, sa
         ("Client Version: v1.32.4-dispatcher\nKustomize Version: v5.5.0\n", (1, 32, 4)),
         ("etcd Version: 3.6.8\nGit SHA: Not provided\nGo Version: go1.26.8\n", (3, 6, 8)),
         ("prometheus, version 2.42.0+ds (branch: debian/sid, revision: 2.42.0+ds-5+deb12u1)\n", (2, 42, 0)),
+        ("prometheus, version 3.13.0 (branch: , revision: unknown)\n  go version: go1.26.8\n", (3, 13, 0)),
         ("alertmanager, version 0.25.0 (branch: debian/sid)\n  go version: go1.19.8\n", (0, 25, 0)),
         (
             "envoy  version: 9e5580933739775e8bce696a57a2e1bc99368f23/1.40.0/Clean/RELEASE/BoringSSL\n",
@@ -40,7 +41,7 @@ def test_the_version_is_found_in_what_a_tool_prints(printed: str, version: Versi
         (same_minor(1, 37), [(1, 37, 0), (1, 37, 99)], [(1, 36, 9), (1, 38, 0), (2, 37, 0)]),
         (same_minor(1, 37, within=1), [(1, 36, 0), (1, 38, 9)], [(1, 35, 9), (1, 39, 0)]),
         (same_major(3, 200), [(3, 200, 0), (3, 246, 1)], [(3, 199, 9), (4, 0, 0)]),
-        (Range((2, 40, 0), (4, 0, 0)), [(2, 40, 0), (3, 5, 0)], [(2, 39, 2), (4, 0, 0), None]),
+        (Range((3, 0, 0), (4, 0, 0)), [(3, 0, 0), (3, 5, 0)], [(2, 55, 1), (4, 0, 0), None]),
     ],
 )
 def test_what_fits(fits: Range, inside: list[Version], outside: list[Version | None]) -> None:
