@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from typing import Annotated, Literal
 
@@ -72,9 +73,16 @@ def env(stack: StackOption = DEFAULT_STACK) -> None:
     """Print the environment in which plain `pulumi up` and `kubectl` work on the stack."""
     from infra import pulumi_cli
     from infra.local import toolchain
+    from infra.status import read
 
-    for line in pulumi_cli.shell_lines(stack, toolchain.locate()):
-        typer.echo(line)
+    values = pulumi_cli.environment(stack, toolchain.locate())
+    endpoints = read(stack).endpoints
+    if endpoints.gateway:
+        values["SWITCHBOARD_GATEWAY_URL"] = endpoints.gateway
+    if endpoints.mlflow:
+        values["MLFLOW_TRACKING_URI"] = endpoints.mlflow
+    for name, value in values.items():
+        typer.echo(f"export {name}={shlex.quote(value)}")
 
 
 @app.command(

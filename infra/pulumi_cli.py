@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shlex
 import shutil
 import socket
 import subprocess
@@ -67,11 +66,6 @@ def environment(stack_name: str, tools: toolchain.Toolchain) -> dict[str, str]:
             values["PULUMI_HOME"] = str(pulumi_home(stack_name))
             values["PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION"] = "true"
     return values
-
-
-def shell_lines(stack_name: str, tools: toolchain.Toolchain) -> list[str]:
-    """The environment as lines for a shell's eval."""
-    return [f"export {name}={shlex.quote(value)}" for name, value in environment(stack_name, tools).items()]
 
 
 def ensure_plugin(stack_name: str, tools: toolchain.Toolchain) -> str:
