@@ -25,6 +25,9 @@ from infra import config
 from infra.local.layout import API_PORT, SiteLayout
 from switchboard import paths
 from switchboard.progress import Progress
+from tests.fixtures_mlflow import mlflow_process, mlflow_server
+
+__all__ = ["mlflow_process", "mlflow_server"]
 
 FIRST, LAST = 150, 199
 """127.150-127.199 are the tests' own; each session takes one for its network and Services each."""

@@ -12,9 +12,7 @@ from models import evaluation, registry, training
 from models.evaluation import Report
 from models.registry import Logged, Registered
 from models.training import Params, Trained
-from tests.fixtures_mlflow import Cuttable, mlflow_process, mlflow_server
-
-__all__ = ["mlflow_process", "mlflow_server"]
+from tests.fixtures_mlflow import Cuttable
 
 SMALL = Params(per_template=1, augment=False)
 

@@ -119,11 +119,13 @@ def test_registry_away_and_no_copy(link: Cuttable, tmp_path: Path) -> None:
 
 
 def test_no_address_but_a_copy(
-    mlflow_server: str, register: Register, model_name: str, tmp_path: Path
+    mlflow_server: str, register: Register, model_name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     register(alias="champion")
     uri = f"models:/{model_name}@champion"
     load(uri, tmp_path, timeout_s=20, tracking_uri=mlflow_server)
+    # mlflow's own set_tracking_uri (in `register`) leaves it in the environment.
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     assert load(uri, tmp_path, timeout_s=5).source == "disk"
 
 

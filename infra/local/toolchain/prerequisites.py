@@ -17,7 +17,7 @@ from switchboard.errors import SwitchboardError
 
 GO_AT_LEAST = (1, 26, 0)
 _GIB = 1024**3
-# A build from nothing fills Go's caches with about 7 GiB; one that goes on needs less: only a hopeless case is refused.
+# A build from nothing fills Go's caches with about 10 GiB; one that goes on needs less: only the hopeless are refused.
 _ROOM_BYTES = 3 * _GIB
 
 

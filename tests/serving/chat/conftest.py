@@ -8,10 +8,7 @@ from dataclasses import dataclass
 import pytest
 
 from models import evaluation, registry, training
-from tests.fixtures_mlflow import mlflow_process, mlflow_server
 from tests.serving.chat.replicas import ReplicaProcess, replica
-
-__all__ = ["mlflow_process", "mlflow_server"]
 
 
 @dataclass(frozen=True)
