@@ -129,7 +129,7 @@ def evaluate(
     tracking_uri: UriOption = None,
     output: OutputOption = Output.TEXT,
 ) -> None:
-    """Evaluate a registered model on this checkout's held-out templates and hand-written test."""
+    """Evaluate a registered model on this checkout's held-out templates and hand-written tests."""
     from models import evaluation, loading, training
 
     address = rest.tracking_uri(tracking_uri)

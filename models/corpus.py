@@ -59,12 +59,13 @@ class Example:
 
 @dataclass(frozen=True)
 class Corpus:
-    """What is trained on, split by template, and the hand-written test that is kept apart."""
+    """What is trained on, split by template, and the two hand-written tests that are kept apart."""
 
     train: tuple[Example, ...]
     validation: tuple[Example, ...]
     test: tuple[Example, ...]
     handwritten: tuple[Example, ...]
+    fresh: tuple[Example, ...]
     sha256: str
 
     @property
@@ -114,8 +115,9 @@ def without_texts_of(examples: Iterable[Example], others: Iterable[Example]) -> 
 
 
 def load(directory: Path = DATA, *, per_template: int = 6, seed: int = SEED) -> Corpus:
-    """The corpus of a folder: `slots.yaml`, `corpus/*.yaml`, `handwritten.yaml`.
+    """The corpus of a folder: `slots.yaml`, `corpus/*.yaml`, `handwritten.yaml`, `fresh.yaml`.
 
+    What is known doesn't depend on `fresh`: a text that both have is taken out of the test, not out of the training.
     Validation and test get at most five texts a template, so that a template rich in alternatives weighs no more.
 
     Raises:
@@ -135,7 +137,8 @@ def load(directory: Path = DATA, *, per_template: int = 6, seed: int = SEED) -> 
     test = examples("test", 5)
     validation = without_texts_of(examples("validation", 5), [*test, *hand])
     train = without_texts_of(examples("train", per_template), [*validation, *test, *hand])
-    return Corpus(train, validation, test, hand, data_sha256(directory))
+    fresh = without_texts_of(handwritten(directory, "fresh"), [*train, *validation])
+    return Corpus(train, validation, test, hand, fresh, data_sha256(directory))
 
 
 def templates(directory: Path = DATA) -> list[Template]:
@@ -171,18 +174,18 @@ def templates(directory: Path = DATA) -> list[Template]:
     return found
 
 
-def handwritten(directory: Path = DATA) -> tuple[Example, ...]:
-    """The hand-written test; each line is a group of its own.
+def handwritten(directory: Path = DATA, name: str = "handwritten") -> tuple[Example, ...]:
+    """All of a hand-written test, the first or `fresh`; each line is a group of its own.
 
     Raises:
         SwitchboardError: the file is missing or names an unknown intent.
     """
     found: list[Example] = []
-    for intent, by_language in _yaml(directory / "handwritten.yaml").items():
+    for intent, by_language in _yaml(directory / f"{name}.yaml").items():
         if intent not in (*INTENTS, OUT_OF_SCOPE):
-            raise SwitchboardError(f"handwritten.yaml has an unknown intent: {intent}")
+            raise SwitchboardError(f"{name}.yaml has an unknown intent: {intent}")
         for language, text in by_language.items():
-            found += [Example(line, intent, language, f"hand:{line}") for line in _lines(text)]
+            found += [Example(line, intent, language, f"{name}:{line}") for line in _lines(text)]
     return tuple(found)
 
 

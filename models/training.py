@@ -64,13 +64,13 @@ class Trained:
 
 
 def load_corpus(params: Params, directory: Path = corpus.DATA) -> Data:
-    """Switchboard's own: tests are `templates` (held out) and `handwritten`."""
+    """Switchboard's own: tests are `templates` (held out), `handwritten` and `fresh` (by another hand)."""
     found = corpus.load(directory, per_template=params.per_template, seed=params.seed)
     return Data(
         "corpus",
         found.train,
         found.validation,
-        {"templates": found.test, "handwritten": found.handwritten},
+        {"templates": found.test, "handwritten": found.handwritten, "fresh": found.fresh},
         found.sha256,
     )
 

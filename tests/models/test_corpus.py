@@ -51,9 +51,43 @@ def test_handwritten_file_is_large_enough(loaded: corpus.Corpus) -> None:
     assert len({normalise(e.text) for e in loaded.handwritten}) == len(loaded.handwritten)
 
 
+def test_fresh_file_is_whole() -> None:
+    """Six questions of each intent in each language, thirty out of scope; none twice, none of the first test's."""
+    written = corpus.handwritten(name="fresh")
+    counts = Counter((e.intent, e.language) for e in written)
+    assert counts == {(i, lang): 6 for i in INTENTS for lang in LANGUAGES} | {
+        (OUT_OF_SCOPE, lang): 30 for lang in LANGUAGES
+    }
+    texts = {normalise(e.text) for e in written}
+    assert len(texts) == len(written)
+    assert not texts & {normalise(e.text) for e in corpus.handwritten()}
+
+
+def test_fresh_test_leaves_out_what_is_known(loaded: corpus.Corpus) -> None:
+    written = corpus.handwritten(name="fresh")
+    assert not {normalise(e.text) for e in loaded.known} & {normalise(e.text) for e in loaded.fresh}
+    assert set(loaded.fresh) <= set(written)
+    assert len(loaded.fresh) >= len(written) * 0.95
+    counts = Counter((e.intent, e.language) for e in loaded.fresh)
+    assert set(counts) == {(i, lang) for i in (*INTENTS, OUT_OF_SCOPE) for lang in LANGUAGES}
+    assert min(counts.values()) >= 3
+
+
+def test_what_is_known_does_not_depend_on_the_fresh_file(loaded: corpus.Corpus, directory: Path) -> None:
+    question = loaded.train[0]
+    (directory / "fresh.yaml").write_text(
+        f"{question.intent}:\n  {question.language}: |\n    {question.text}\n    never heard of before\n"
+    )
+    other = corpus.load(directory)
+    assert other.known == loaded.known
+    assert [e.text for e in other.fresh] == ["never heard of before"]
+    assert other.sha256 != loaded.sha256
+
+
 def test_no_template_is_in_two_parts(loaded: corpus.Corpus) -> None:
     parts = [
-        {e.group for e in part} for part in (loaded.train, loaded.validation, loaded.test, loaded.handwritten)
+        {e.group for e in part}
+        for part in (loaded.train, loaded.validation, loaded.test, loaded.handwritten, loaded.fresh)
     ]
     for i, one in enumerate(parts):
         for other in parts[i + 1 :]:
@@ -63,7 +97,7 @@ def test_no_template_is_in_two_parts(loaded: corpus.Corpus) -> None:
 def test_no_text_of_a_test_is_learnt(loaded: corpus.Corpus) -> None:
     known = {normalise(e.text) for e in corpus.augment(loaded.known)}
     plain = {normalise(e.text) for e in loaded.known}
-    unseen = [normalise(e.text) for e in (*loaded.test, *loaded.handwritten)]
+    unseen = [normalise(e.text) for e in (*loaded.test, *loaded.handwritten, *loaded.fresh)]
     assert not plain & set(unseen)
     # What bending makes of a known text may by chance be a text of a test; that must stay a rarity.
     assert sum(text in known for text in unseen) <= len(unseen) * 0.005
