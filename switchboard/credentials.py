@@ -6,7 +6,7 @@ import base64
 import ssl
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -23,12 +23,11 @@ class Credentials:
 
     server: str
     ca: str | None = None
-    cert_file: Path | None = None
-    key_file: Path | None = None
+    client_cert: str | None = None
+    client_key: str | None = None
     token: str | None = None
     token_file: Path | None = None
     namespace: str = "default"
-    _cleanup: list[Path] = field(default_factory=list)
 
     @classmethod
     def in_cluster(cls, environ: Mapping[str, str], directory: Path = SERVICE_ACCOUNT) -> Credentials:
@@ -91,28 +90,24 @@ class Credentials:
         found.token = user.get("token")
         if file := user.get("tokenFile"):
             found.token_file = base / file
-        for attribute, key in (("cert_file", "client-certificate"), ("key_file", "client-key")):
+        for attribute, key in (("client_cert", "client-certificate"), ("client_key", "client-key")):
             if data := user.get(f"{key}-data"):
-                handle = tempfile.NamedTemporaryFile(delete=False)  # noqa: SIM115 - ssl loads from files only
-                with handle:
-                    handle.write(base64.b64decode(data))
-                setattr(found, attribute, Path(handle.name))
-                found._cleanup.append(Path(handle.name))
+                setattr(found, attribute, base64.b64decode(data).decode())
             elif file := user.get(key):
-                setattr(found, attribute, base / file)
+                setattr(found, attribute, (base / file).read_text())
         return found
 
     def ssl_context(self) -> ssl.SSLContext | Literal[False]:
         if not self.server.startswith("https"):
             return False
-        try:
-            context = ssl.create_default_context(cadata=self.ca)
-            if self.cert_file is not None:
-                context.load_cert_chain(self.cert_file, self.key_file)
-        finally:
-            for path in self._cleanup:
-                path.unlink(missing_ok=True)
-            self._cleanup.clear()
+        context = ssl.create_default_context(cadata=self.ca)
+        if self.client_cert is not None and self.client_key is not None:
+            # ssl loads a key from files only: it is on the disk for as long as that takes, and nobody else's to read.
+            with tempfile.TemporaryDirectory() as folder:
+                pem = Path(folder) / "client.pem"
+                pem.touch(mode=0o600)
+                pem.write_text(f"{self.client_cert}\n{self.client_key}")
+                context.load_cert_chain(pem)
         return context
 
     def bearer(self) -> str | None:

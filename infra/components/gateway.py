@@ -34,8 +34,8 @@ from switchboard import labels
 
 PORT = 8080
 STATS_PORT = 9902
-DRAIN_S = 8
-"""How long a gateway that is told to stop goes on serving, not ready: load balancers have seen it by then."""
+DRAIN_S = 12
+"""How long a gateway that is told to stop goes on serving, not ready: longer than a request may take (10 s)."""
 _CONFIG = VolumeMountArgs(name="config", mount_path="/etc/envoy")
 
 
@@ -132,7 +132,7 @@ def _envoy(stack: Stack) -> ContainerArgs:
         startup_probe=_pod.probe("/ready", "stats", period_s=1, failures=60),
         readiness_probe=_pod.probe("/ready", "stats", period_s=2, failures=2),
         liveness_probe=_pod.probe("/livez", "stats", period_s=10, failures=6, timeout_s=5),
-        # The agent drains for as long; Envoy itself would end at once and cut off what is under way.
+        # The agent drains; Envoy itself would end at once and cut off what is under way.
         lifecycle=LifecycleArgs(pre_stop=LifecycleHandlerArgs(sleep=SleepActionArgs(seconds=DRAIN_S))),
         resources=_pod.resources("100m", "96Mi", "512Mi"),
         security_context=_pod.container_security(),

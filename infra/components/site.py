@@ -62,12 +62,11 @@ class SiteNamespace(pulumi.ComponentResource):
         )
 
     def annotate_service(self, *, load_balancer: bool = False) -> dict[str, str]:
-        """How Pulumi waits for a Service here: the embedded cloud has no endpoints objects to wait for."""
-        if self.site.embedded is None:
-            return {}
+        """How Pulumi waits for a Service: for a load balancer's address only, since pods may need it to start; for
+        others not at all in the embedded cloud, which has no endpoints objects to wait for."""
         if load_balancer:
-            return {"pulumi.com/waitFor": "jsonpath={.status.loadBalancer.ingress[0].ip}"}
-        return {"pulumi.com/skipAwait": "true"}
+            return {"pulumi.com/waitFor": "jsonpath={.status.loadBalancer.ingress[0]}"}
+        return {"pulumi.com/skipAwait": "true"} if self.site.embedded is not None else {}
 
     def load_balancer(
         self,

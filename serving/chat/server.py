@@ -24,7 +24,7 @@ from serving.chat.settings import Settings
 log = logging.getLogger(__name__)
 
 KEEP_ALIVE_S = 75
-"""Longer than a gateway keeps an idle connection (Envoy is told 60 s), so that it is the gateway that closes."""
+"""Longer than a gateway keeps an idle connection (a few seconds), so that it is the gateway that closes."""
 
 
 class DrainingServer(uvicorn.Server):

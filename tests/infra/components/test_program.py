@@ -152,4 +152,15 @@ def test_existing_clusters_have_no_annotations_of_the_embedded_cloud() -> None:
     objects = declare(config.parse(values, "Pulumi.test.yaml"))
     services = [obj["metadata"] for kind, obj in objects if kind == "Service"]
     assert services
-    assert not [meta for meta in services if meta.get("annotations")]
+    assert not [meta for meta in services if "pulumi.com/skipAwait" in (meta.get("annotations") or {})]
+
+
+def test_mlflow_answers_to_its_own_names_only(local: list[tuple[str, Object]]) -> None:
+    (deployment,) = [
+        obj for kind, obj in local if kind == "Deployment" and obj["metadata"]["name"] == "mlflow"
+    ]
+    arguments = deployment["spec"]["template"]["spec"]["containers"][0]["args"]
+    (allowed,) = [item.split("=", 1)[1] for item in arguments if item.startswith("--allowed-hosts=")]
+    assert "*" not in allowed
+    assert {"mlflow:5000", "$(POD_IP):5000"} < set(allowed.split(","))
+    assert any(host.startswith("127.99.0.") for host in allowed.split(","))
