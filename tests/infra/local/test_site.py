@@ -117,15 +117,18 @@ async def test_strangers_learn_nothing(control_plane: ControlPlane) -> None:
 
 
 @pytest.mark.parametrize("who", ["nobody", "node", "front-proxy-client", "etcd-client"])
-async def test_etcd_speaks_to_the_api_server_only(control_plane: ControlPlane, who: str) -> None:
+async def test_etcd_speaks_to_the_api_server_only(
+    control_plane: ControlPlane, tmp_path: Path, who: str
+) -> None:
     """Whoever can read etcd reads every secret: a certificate of the site's own CA must not do."""
     layout = control_plane.layout
     context = ssl.create_default_context(cafile=str(layout.pki / "etcd-ca.crt"))
     if who == "node":
         credentials = Credentials.from_kubeconfig(layout.nodes[0].kubeconfig)
-        assert credentials.cert_file is not None
-        context.load_cert_chain(credentials.cert_file, credentials.key_file)
-        credentials.ssl_context()  # which removes the files
+        assert credentials.client_cert is not None and credentials.client_key is not None
+        pem = tmp_path / "node.pem"
+        pem.write_text(credentials.client_cert + credentials.client_key)
+        context.load_cert_chain(pem)
     elif who != "nobody":
         pair = Pair(layout.pki / f"{who}.crt", layout.pki / f"{who}.key")
         context.load_cert_chain(pair.cert, pair.key)
