@@ -40,20 +40,24 @@ def up(stack: StackOption = DEFAULT_STACK) -> None:
 @app.command(epilog="Example: `switchboard down`")
 def down(stack: StackOption = DEFAULT_STACK) -> None:
     """Stop what `up` started: no process, mount or cgroup is left; state and volumes stay."""
+    from infra import pulumi_cli
     from infra.local import cloud
     from switchboard.progress import Progress
 
     with Progress() as progress, cloud.exclusive(stack, "switchboard down"):
+        pulumi_cli.end_leftovers(stack)
         cloud.down(stack, progress)
 
 
 @app.command(epilog="Example: `switchboard clean --stack local`")
 def clean(stack: StackOption = DEFAULT_STACK) -> None:
     """Stop the stack and remove its state: sites, volumes, Pulumi's state. Built tools stay."""
+    from infra import pulumi_cli
     from infra.local import cloud
     from switchboard.progress import Progress
 
     with Progress() as progress, cloud.exclusive(stack, "switchboard clean"):
+        pulumi_cli.end_leftovers(stack)
         cloud.clean(stack, progress)
 
 

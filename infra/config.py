@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -15,6 +17,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from infra.local.node import quantities
 from switchboard.errors import SwitchboardError
 from switchboard.paths import ROOT
 
@@ -24,6 +27,12 @@ Name = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$")]
 """A DNS label of at most 32 characters."""
 Quantity = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti)?$")]
 """A Kubernetes quantity: `500m`, `512Mi`."""
+Count = Annotated[int, Field(strict=True)]
+"""A whole number as YAML writes one: neither `true` nor `"3"` is."""
+
+
+KINDS = ("chat",)
+"""The model servers that there are: each answers `/v1/<its name>` (see `serving.chat`)."""
 
 
 class _Strict(BaseModel):
@@ -69,6 +78,8 @@ class Embedded(_Strict):
         names = [node.name for node in value]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"node names must be unique, {', '.join(twice)} is there twice")
+        if all(node.tier == "edge" for node in value):
+            raise ValueError("at least one node must be of tier core: the site's own services run there")
         return value
 
 
@@ -119,17 +130,49 @@ class Resources(_Strict):
     memory: Quantity = "512Mi"
     memory_limit: Quantity = Field(default="1Gi", alias="memoryLimit")
 
+    @model_validator(mode="after")
+    def _limits_hold_requests(self) -> Resources:
+        for key, request, limit in (
+            ("cpu", self.cpu, self.cpu_limit),
+            ("memory", self.memory, self.memory_limit),
+        ):
+            if limit is not None and quantities.parse(limit) < quantities.parse(request):
+                raise ValueError(
+                    f"{key}Limit {limit} is below {key} {request}: a replica may use what it asks for"
+                )
+        return self
+
 
 class ModelServer(_Strict):
-    """A model that is served: its registered name and alias, and how many replicas serve it."""
+    """A model that is served: its registered name and alias, and how many replicas serve it.
+
+    The model's name becomes part of a Job's name, so it is as Kubernetes allows them.
+    """
 
     name: Name
-    model: str = Field(pattern=r"^[A-Za-z0-9_.-]+$")
-    alias: str = Field(default="champion", pattern=r"^[A-Za-z0-9_.-]+$")
-    replicas: Annotated[int, Field(ge=1, le=1000)] = 2
-    edge_replicas: Annotated[int, Field(ge=0, le=20, alias="edgeReplicas")] = 1
-    max_concurrency: Annotated[int, Field(ge=1, le=10_000, alias="maxConcurrency")] = 32
+    model: str = Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$")
+    alias: str = Field(default="champion", pattern=r"^[a-z0-9]([a-z0-9-]{0,14}[a-z0-9])?$")
+    replicas: Annotated[Count, Field(ge=1, le=1000)] = 2
+    edge_replicas: Annotated[Count, Field(ge=0, le=20, alias="edgeReplicas")] = 1
+    max_concurrency: Annotated[Count, Field(ge=1, le=10_000, alias="maxConcurrency")] = 32
     resources: Resources = Resources()
+
+    @field_validator("name")
+    @classmethod
+    def _answered(cls, value: str) -> str:
+        if value not in KINDS:
+            raise ValueError(
+                f"{value!r} is no kind of model server: gateways route /v1/<name>, "
+                f"and the service answers {', '.join(f'/v1/{kind}' for kind in KINDS)} only"
+            )
+        return value
+
+    @field_validator("alias")
+    @classmethod
+    def _free_alias(cls, value: str) -> str:
+        if value == "latest" or re.fullmatch(r"v[0-9]+", value):
+            raise ValueError(f"the registry reserves the alias {value!r} for versions")
+        return value
 
 
 class Images(_Strict):
@@ -154,7 +197,7 @@ class Stack(_Strict):
     images: Images
     model_servers: Annotated[tuple[ModelServer, ...], Field(min_length=1, alias="modelServers")]
     mlflow: MlflowStore = MlflowStore()
-    gateway_replicas: Annotated[int, Field(ge=1, le=100, alias="gatewayReplicas")] = 1
+    gateway_replicas: Annotated[Count, Field(ge=1, le=100, alias="gatewayReplicas")] = 1
     storage_class: str | None = Field(default=None, alias="storageClass")
 
     @model_validator(mode="after")
@@ -170,6 +213,12 @@ class Stack(_Strict):
         servers = [server.name for server in self.model_servers]
         if len(set(servers)) != len(servers):
             raise ValueError("modelServers must have unique names")
+        if twice := _twice([edge.region for site in self.sites for edge in site.edges]):
+            raise ValueError(f"edge region {twice} is in two sites: an edge is known by its region")
+        if twice := _twice([f"{site.name}-{name}" for site in self.sites for name in self.workloads(site)]):
+            raise ValueError(
+                f"two workloads would have the name {twice}: rename a site, server or edge region"
+            )
         ranges = [
             net
             for site in self.sites
@@ -183,6 +232,14 @@ class Stack(_Strict):
                         f"ranges {one} and {other} overlap: every range of every site is its own"
                     )
         return self
+
+    def workloads(self, site: Site) -> tuple[str, ...]:
+        """The names of all that runs in a site for longer than a Job; none may be there twice."""
+        if site.role == "private":
+            return ("mlflow", "alertmanager", "prometheus")
+        servers = [server.name for server in self.model_servers]
+        edges = [f"{name}-{edge.region}" for edge in site.edges for name in ("gateway", *servers)]
+        return ("gateway", "prometheus", *servers, *edges)
 
     @property
     def private(self) -> Site:
@@ -204,6 +261,10 @@ class Stack(_Strict):
         raise SwitchboardError(
             f"no site {name!r} in this stack: it has {', '.join(s.name for s in self.sites)}"
         )
+
+
+def _twice(names: list[str]) -> str | None:
+    return next((name for name, count in sorted(Counter(names).items()) if count > 1), None)
 
 
 _KEYS = {field.alias or name for name, field in Stack.model_fields.items()}
@@ -252,15 +313,21 @@ def load(stack: str) -> Stack:
     """The stack from its file.
 
     Raises:
-        SwitchboardError: the file is missing, isn't YAML, or holds a wrong key or value.
+        SwitchboardError: the file is missing, can't be read, isn't UTF-8 or YAML, or holds a wrong key or value.
     """
     path = stack_file(stack)
     try:
-        document = yaml.safe_load(path.read_text())
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         stacks = ", ".join(sorted(p.name.split(".")[1] for p in ROOT.glob("Pulumi.*.yaml"))) or "none"
         raise SwitchboardError(
             f"no stack {stack!r}: {path.name} is missing", f"stacks here: {stacks}"
+        ) from None
+    except OSError as error:
+        raise SwitchboardError(f"can't read {path}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise SwitchboardError(
+            f"{path.name} is not UTF-8: byte {error.object[error.start]:#04x} at position {error.start}"
         ) from None
     except yaml.YAMLError as error:
         raise SwitchboardError(f"{path.name} is not YAML: {' '.join(str(error).split())}") from None

@@ -1,11 +1,13 @@
 """Pulumi as a program that we run: its environment, its Kubernetes plugin, its stack, and one `up`.
 
 State is kept in a folder of the stack (a self-managed backend), so nothing needs an account. A run that was killed
-leaves a lock and unfinished operations in it; both are cleared before the next one, when their owner is gone.
+leaves a lock and unfinished operations in it, and helpers of Pulumi's that wait for it for good; all are cleared
+before the next one, when their owner is gone.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -13,23 +15,30 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 from collections import deque
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 
 import psutil
 
 from infra import config
-from infra.local import toolchain
+from infra.local import processes, toolchain
 from infra.local.layout import SiteLayout
 from infra.plugin.install import install_in_home
 from switchboard.errors import SwitchboardError
-from switchboard.paths import ROOT, state_dir
+from switchboard.paths import ROOT, cache_dir, state_dir
 from switchboard.progress import Progress, Step
 
 PASSPHRASE = "local"  # noqa: S105
 """Of the `local` stack's secrets: it holds none worth keeping; other stacks bring a secrets provider of their own."""
+
+FETCH_TIMEOUT_S = 20.0
+RETRY_AFTER_S = 24 * 3600.0
+CLOCK_TOLERANCE_S = 2.0
+"""A process's start is known to a second or so: it is counted from the boot, whose time is in whole seconds."""
 
 _CHANGE = re.compile(r"^ *[+\-~]+ +(\S+) (\S+) (creat|updat|delet|replac)(ed|e|ing)\b")
 
@@ -72,11 +81,11 @@ def ensure_plugin(stack_name: str, tools: toolchain.Toolchain) -> str:
     """Make sure that Pulumi finds a Kubernetes plugin; say which: `official …` or `stand-in`.
 
     The official plugin is used where it is installed or can be; the stand-in, in a Pulumi home of the stack's own,
-    only where it can't. That it was put there is what remembers a failed download, so that it is tried once.
+    only where it can't.
     """
     wanted = version("pulumi-kubernetes")
     home = pulumi_home(stack_name)
-    environ = {**os.environ, "PULUMI_SKIP_UPDATE_CHECK": "true"}
+    environ = {**os.environ, "PULUMI_SKIP_UPDATE_CHECK": "true", processes.MARK: str(_mark(stack_name))}
     if environ.get("PULUMI_HOME") == str(home):
         del environ["PULUMI_HOME"]
     pulumi = str(tools.path("pulumi"))
@@ -84,24 +93,65 @@ def ensure_plugin(stack_name: str, tools: toolchain.Toolchain) -> str:
     installed = json.loads(listed.stdout or "[]") if listed.returncode == 0 else []
     if any(plugin["name"] == "kubernetes" and plugin.get("version") == wanted for plugin in installed):
         shutil.rmtree(home, ignore_errors=True)
+        _failed_fetch(wanted).unlink(missing_ok=True)
         return f"official {wanted}"
-    if not home.exists() and _fetch_official(pulumi, wanted, environ):
+    if _fetch_official(pulumi, wanted, environ):
+        shutil.rmtree(home, ignore_errors=True)
         return f"official {wanted}"
     install_in_home(home, wanted, Path(sys.executable))
     return "stand-in"
 
 
+def _failed_fetch(wanted: str) -> Path:
+    """The file whose time says when the official plugin could not be fetched."""
+    return cache_dir() / f"no-kubernetes-plugin-{wanted}"
+
+
 def _fetch_official(pulumi: str, wanted: str, environ: Mapping[str, str]) -> bool:
+    """Try to install the official plugin; a failure is remembered for a day, for all stacks and checkouts."""
+    failed = _failed_fetch(wanted)
+    if not may_try_again(failed.stat().st_mtime if failed.exists() else None, time.time()):
+        return False
     try:
         fetched = subprocess.run(
             [pulumi, "plugin", "install", "resource", "kubernetes", wanted],
             capture_output=True,
             env=dict(environ),
-            timeout=120,
+            timeout=FETCH_TIMEOUT_S,
         )
+        if fetched.returncode == 0:
+            failed.unlink(missing_ok=True)
+            return True
     except subprocess.TimeoutExpired:
-        return False
-    return fetched.returncode == 0
+        pass  # a network that drops packets without a word
+    with contextlib.suppress(OSError):  # a cache that can't be written only forgets it
+        failed.parent.mkdir(parents=True, exist_ok=True)
+        failed.touch()
+    return False
+
+
+def may_try_again(failed_at: float | None, now: float) -> bool:
+    """Whether a download that failed at `failed_at` (seconds since the epoch; None: never) is to be tried at `now`.
+
+    A time in the future is of a clock that was set back, and says nothing.
+    """
+    return failed_at is None or not 0 <= now - failed_at < RETRY_AFTER_S
+
+
+def _mark(stack_name: str) -> Path:
+    """What the processes of `up`'s Pulumi have in their environment (see `infra.local.processes`)."""
+    return state_dir(stack_name) / "run" / "pulumi.json"
+
+
+def end_leftovers(stack_name: str) -> None:
+    """End what a killed `up` left running: Pulumi, or the language host that waits for a Pulumi that is gone.
+
+    Only for who holds the stack (`cloud.exclusive`): no other `up` is at work then.
+    """
+    for pid in processes.marked(_mark(stack_name)):
+        ticks = processes.started_ticks(pid)
+        if ticks is not None:
+            processes.end(pid, ticks, grace_s=3)
 
 
 def ensure_stack(stack_name: str, tools: toolchain.Toolchain) -> None:
@@ -112,6 +162,7 @@ def ensure_stack(stack_name: str, tools: toolchain.Toolchain) -> None:
     """
     backend(stack_name).mkdir(parents=True, exist_ok=True, mode=0o700)
     _release_dead_lock(stack_name)
+    end_leftovers(stack_name)
     checkpoint = backend(stack_name) / ".pulumi" / "stacks" / config.PROJECT / f"{stack_name}.json"
     if not checkpoint.exists():
         _run(stack_name, tools, ["stack", "init", stack_name, "--secrets-provider", "passphrase"])
@@ -133,14 +184,31 @@ def _release_dead_lock(stack_name: str) -> None:
         try:
             owner = json.loads(lock.read_text())
         except (OSError, ValueError):
-            owner = {}
-        pid = owner.get("pid")
-        if pid and owner.get("hostname") == socket.gethostname() and psutil.pid_exists(pid):
+            owner = None
+        if isinstance(owner, dict) and _is_held(owner):
             raise SwitchboardError(
-                f"stack {stack_name} is locked by pulumi (pid {pid}, started {owner.get('timestamp', '?')})",
+                f"stack {stack_name} is locked by pulumi (pid {owner['pid']}, since {owner['timestamp']})",
                 "wait until it ends, then run this again",
             )
         lock.unlink(missing_ok=True)
+
+
+def _is_held(owner: Mapping[str, object]) -> bool:
+    """Whether who wrote a lock still runs: a pid alone may be another's by now, after a restart of the machine for
+    one, so it must be a Pulumi that was started before."""
+    pid, stamp = owner.get("pid"), owner.get("timestamp")
+    if not isinstance(pid, int) or owner.get("hostname") != socket.gethostname():
+        return False
+    try:
+        locked_at_s = datetime.fromisoformat(str(stamp)).timestamp()
+        process = psutil.Process(pid)
+        return (
+            process.status() != psutil.STATUS_ZOMBIE
+            and process.name().startswith("pulumi")
+            and process.create_time() <= locked_at_s + CLOCK_TOLERANCE_S
+        )
+    except (ValueError, OverflowError, psutil.Error):
+        return False
 
 
 def run(stack_name: str, tools: toolchain.Toolchain, arguments: Sequence[str]) -> int:
@@ -149,8 +217,13 @@ def run(stack_name: str, tools: toolchain.Toolchain, arguments: Sequence[str]) -
     return subprocess.run([str(tools.path("pulumi")), *arguments], cwd=ROOT, env=environ).returncode
 
 
+def _own_environment(stack_name: str, tools: toolchain.Toolchain) -> dict[str, str]:
+    """That of a Pulumi that nobody sits in front of: it is found by its mark when it is left behind."""
+    return {**os.environ, **environment(stack_name, tools), processes.MARK: str(_mark(stack_name))}
+
+
 def _run(stack_name: str, tools: toolchain.Toolchain, arguments: Sequence[str]) -> str:
-    environ = {**os.environ, **environment(stack_name, tools)}
+    environ = _own_environment(stack_name, tools)
     done = subprocess.run(
         [str(tools.path("pulumi")), *arguments, "--non-interactive", "--color", "never"],
         cwd=ROOT,
@@ -174,7 +247,7 @@ def up(stack_name: str, tools: toolchain.Toolchain, progress: Progress) -> str:
     """
     log = state_dir(stack_name) / "logs" / "pulumi-up.log"
     log.parent.mkdir(parents=True, exist_ok=True)
-    environ = {**os.environ, **environment(stack_name, tools)}
+    environ = _own_environment(stack_name, tools)
     command = [
         str(tools.path("pulumi")),
         "up",

@@ -7,7 +7,7 @@ in it may grow.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from pydantic import BaseModel, Field
@@ -17,6 +17,7 @@ from infra.components.program import CORE_NAMESPACE, SERVING_NAMESPACE
 from infra.local import cloud
 from infra.local.layout import SiteLayout
 from switchboard import labels
+from switchboard.errors import SwitchboardError
 from switchboard.kube import (
     DEPLOYMENTS,
     SERVICES,
@@ -97,25 +98,58 @@ def read(stack_name: str) -> Status:
         if layout.kubeconfig.exists():
             namespace = CORE_NAMESPACE if site.role == "private" else SERVING_NAMESPACE
             try:
-                asyncio.run(_in_cluster(layout, namespace, site.role, found, endpoints))
+                present = asyncio.run(_in_cluster(layout, namespace, site.role, found, endpoints))
             except (ApiError, Unreachable) as error:
                 found.workloads.append(
                     Part(name="api", healthy=False, note=f"the API server doesn't answer: {error}")
                 )
+            except (SwitchboardError, OSError, ValueError) as error:
+                # The kubeconfig, or a certificate in it, is spoilt.
+                found.workloads.append(
+                    Part(name="api", healthy=False, note=f"can't be asked: {' '.join(str(error).split())}")
+                )
+            else:
+                found.workloads += missing(expected(stack)[site.name], present)
         sites[site.name] = found
     parts = [part for site in sites.values() for part in (*site.components, *site.nodes, *site.workloads)]
-    complete = endpoints.gateway is not None and endpoints.mlflow is not None
+    # A site that was never up has no kubeconfig: its processes and nodes are unhealthy, its workloads not looked for.
     return Status(
         stack=stack_name,
-        healthy=complete and all(part.healthy for part in parts),
+        healthy=bool(parts) and all(part.healthy for part in parts),
         endpoints=endpoints,
         sites=sites,
     )
 
 
+def expected(stack: config.Stack) -> dict[str, list[str]]:
+    """What each site has once the program has been applied: its workloads and the addresses it is reached at."""
+    sites: dict[str, list[str]] = {}
+    for site in stack.sites:
+        if site.role == "private":
+            names = ("alertmanager", "mlflow", "prometheus")
+            sites[site.name] = [f"{kind}/{name}" for kind in ("deployment", "endpoint") for name in names]
+            continue
+        regions = [edge.region for edge in site.edges]
+        parts = ["deployment/gateway", "deployment/prometheus", "endpoint/gateway", "endpoint/prometheus"]
+        for region in regions:
+            parts += [f"deployment/gateway-{region}", f"endpoint/edge-{region}"]
+        for server in stack.model_servers:
+            parts.append(f"statefulset/{server.name}")
+            if server.edge_replicas:
+                parts += [f"statefulset/{server.name}-{region}" for region in regions]
+        sites[site.name] = parts
+    return sites
+
+
+def missing(wanted: Sequence[str], present: Collection[str]) -> list[Part]:
+    """An unhealthy part for each of `wanted` that isn't `present`."""
+    return [Part(name=name, healthy=False, note="missing") for name in wanted if name not in present]
+
+
 async def _in_cluster(
     layout: SiteLayout, namespace: str, role: str, found: SiteStatus, endpoints: Endpoints
-) -> None:
+) -> set[str]:
+    """Add the site's workloads and addresses; returns the names of those that are there, as `expected` has them."""
     async with Kube(Credentials.from_kubeconfig(layout.kubeconfig), timeout_s=5) as kube:
         services, deployments, stateful = await asyncio.gather(
             kube.list(SERVICES, namespace, label_selector=ENDPOINT),
@@ -124,8 +158,8 @@ async def _in_cluster(
         )
     found.workloads += [_workload(DEPLOYMENTS, item) for item in deployments]
     found.workloads += [_workload(STATEFUL_SETS, item) for item in stateful]
-    for service in services:
-        _endpoint(service, role, endpoints)
+    addresses = [_endpoint(service, role, endpoints) for service in services]
+    return {part.name for part in found.workloads} | {f"endpoint/{name}" for name in addresses if name}
 
 
 def _workload(kind: Kind, item: Object) -> Part:
@@ -140,19 +174,23 @@ def _workload(kind: Kind, item: Object) -> Part:
     )
 
 
-def _endpoint(service: Object, role: str, endpoints: Endpoints) -> None:
+def _endpoint(service: Object, role: str, endpoints: Endpoints) -> str | None:
+    """Note the Service's address where it has one; returns what it is called (`gateway`, `edge-cn-beijing`)."""
     ingress = service.get("status", {}).get("loadBalancer", {}).get("ingress") or []
     if not ingress:
-        return
+        return None
     url = f"http://{ingress[0].get('ip') or ingress[0].get('hostname')}:{service['spec']['ports'][0]['port']}"
-    name = service["metadata"]["labels"][ENDPOINT]
+    name: str = service["metadata"]["labels"][ENDPOINT]
     if name == "edge":
-        endpoints.edges[service["metadata"]["name"].removeprefix("gateway-")] = url
-    elif name == "prometheus":
+        region = service["metadata"]["name"].removeprefix("gateway-")
+        endpoints.edges[region] = url
+        return f"edge-{region}"
+    if name == "prometheus":
         if role == "private":
             endpoints.prometheus = url
     elif name in Endpoints.model_fields:
         setattr(endpoints, name, url)
+    return name
 
 
 def table(status: Status) -> str:

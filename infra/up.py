@@ -6,8 +6,11 @@ died, is repaired by running it again.
 
 from __future__ import annotations
 
+import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import TypeVar
 
 from infra import config, pulumi_cli
 from infra.ask import Answered, ask
@@ -15,6 +18,8 @@ from infra.local import cloud, toolchain
 from infra.status import Status, read
 from switchboard.errors import SwitchboardError
 from switchboard.progress import Progress
+
+T = TypeVar("T")
 
 QUESTION = "I lost my card yesterday, what should I do?"
 
@@ -34,11 +39,10 @@ def up(stack_name: str, progress: Progress, *, question: str = QUESTION) -> Answ
         )
     with cloud.exclusive(stack_name, "switchboard up"):
         tools = toolchain.ensure(progress)
-        with ThreadPoolExecutor() as pool:
-            # Neither needs the sites: both are done while these come up.
-            plugin = pool.submit(pulumi_cli.ensure_plugin, stack_name, tools)
-            cloud.up(stack_name, progress)
-            which = plugin.result()
+        # The plugin doesn't need the sites: it is looked for while these come up.
+        plugin = _in_background(lambda: pulumi_cli.ensure_plugin(stack_name, tools))
+        cloud.up(stack_name, progress)
+        which = plugin.result()
         if which == "stand-in":
             progress.note(
                 "  the official Kubernetes plugin can't be fetched here: using Switchboard's stand-in"
@@ -52,6 +56,21 @@ def up(stack_name: str, progress: Progress, *, question: str = QUESTION) -> Answ
             answered = ask(url, question)
     progress.note(f"up in {time.monotonic() - started:.1f} s")
     return answered
+
+
+def _in_background(work: Callable[[], T]) -> Future[T]:
+    """`work` in a thread that nobody waits for, not at this process's end either, but who asks for its result: what
+    fails meanwhile is told at once."""
+    future: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(work())
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return future
 
 
 def _entrance(status: Status) -> str:

@@ -27,13 +27,13 @@ class Champion(pulumi.ComponentResource):
     """The Job for one model server's model; `job` completes when the registry has its alias."""
 
     def __init__(self, namespace: SiteNamespace, stack: Stack, server: ModelServer, mlflow: Mlflow) -> None:
-        super().__init__(
-            "switchboard:infra:Champion", server.model, None, pulumi.ResourceOptions(parent=namespace)
-        )
-        match = _pod.names(server.model, "training")
+        # Two servers may serve one model by different aliases: each alias has a Job of its own.
+        name = server.model if server.alias == "champion" else f"{server.model}-{server.alias}"
+        super().__init__("switchboard:infra:Champion", name, None, pulumi.ResourceOptions(parent=namespace))
+        match = _pod.names(name, "training")
         self.job = Job(
-            f"train-{server.model}",
-            metadata=namespace.meta(f"train-{server.model}", match),
+            f"train-{name}",
+            metadata=namespace.meta(f"train-{name}", match),
             spec=JobSpecArgs(
                 backoff_limit=3,
                 active_deadline_seconds=600,

@@ -27,8 +27,8 @@ def deploy(stack: Stack, *, state: Path) -> None:
     alertmanager = Alertmanager(core, stack)
     mlflow = Mlflow(core, stack)
     champions: list[pulumi.Resource] = []
-    for model in {server.model: server for server in stack.model_servers}.values():
-        champions.append(Champion(core, stack, model, mlflow).job)
+    for server in {(server.model, server.alias): server for server in stack.model_servers}.values():
+        champions.append(Champion(core, stack, server, mlflow).job)
 
     gateways: dict[str, pulumi.Output[str]] = {}
     edges: dict[str, pulumi.Output[str]] = {}

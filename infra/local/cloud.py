@@ -10,6 +10,7 @@ can be called at any time, whatever the one before was cut off in.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import os
 import shutil
@@ -40,6 +41,7 @@ def exclusive(stack_name: str, what: str) -> Iterator[None]:
     """
     path = paths.state_root() / f"{stack_name}.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
+    directory = paths.state_dir(stack_name)
     with path.open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -52,10 +54,21 @@ def exclusive(stack_name: str, what: str) -> Iterator[None]:
         file.truncate(0)
         file.write(f"`{what}` (pid {os.getpid()})")
         file.flush()
+        _make_private(stack_name)
         try:
             yield
         finally:
+            with contextlib.suppress(OSError):
+                directory.rmdir()  # nothing came into it
             file.truncate(0)
+
+
+def _make_private(stack_name: str) -> None:
+    """The stack's state folder, for its owner alone: it holds keys, passwords and customers' words."""
+    directory = paths.state_dir(stack_name)
+    with _as_owner(stack_name):
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        directory.chmod(0o700)  # also one that is there already
 
 
 def tools() -> dict[str, Path]:
@@ -94,6 +107,7 @@ def up(stack_name: str, progress: Progress, *, nodes: bool = True, proxy: bool =
     _linux_only()
     found = tools()
     wanted = [site.EmbeddedSite(stack_name, layout) for layout in layouts(stack_name)]
+    _make_private(stack_name)
     _drop_removed_sites(stack_name, {each.name for each in wanted}, progress)
 
     async def all_sites() -> None:
@@ -112,10 +126,17 @@ def up(stack_name: str, progress: Progress, *, nodes: bool = True, proxy: bool =
 def down(stack_name: str, progress: Progress) -> None:
     """Stop all that `up` started; data, volumes and logs stay.
 
+    It works without a readable stack file as well, by the records alone; pods have no graceful end then.
+
     Raises:
         SwitchboardError: a process, a mount or a control group would not go; names it.
     """
-    known = {layout.name: [node.name for node in layout.nodes] for layout in layouts(stack_name)}
+    try:
+        known = {layout.name: [node.name for node in layout.nodes] for layout in layouts(stack_name)}
+    except SwitchboardError as error:
+        known = {}
+        if _site_directories(stack_name):
+            progress.note(f"  {error.what}: going by the records, pods are killed")
     _down(stack_name, _site_directories(stack_name), known, progress)
 
 

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from infra.local import controlplane, processes
 from infra.local.layout import API_PORT, KUBELET_PORT, SiteLayout
+from infra.local.proxy import report
 from switchboard.errors import SwitchboardError
 from switchboard.kube import (
     CONFIG_MAPS,
@@ -138,7 +139,7 @@ async def look(layout: SiteLayout) -> SiteHealth:
         if name == controlplane.ETCD and "etcd" not in note:
             note = ""  # the API server's readiness says so where etcd doesn't answer
         components.append(_component(layout, name, f"{ip}:{port}", note))
-    components.append(_component(layout, "proxy", str(layout.proxy_ip), _ready_note(layout, "proxy")))
+    components.append(_proxy(layout))
     for node in layout.nodes:
         name = f"node-{node.name}"
         components.append(_component(layout, name, f"{node.ip}:{KUBELET_PORT}", _ready_note(layout, name)))
@@ -157,6 +158,14 @@ def _component(layout: SiteLayout, name: str, address: str, note: str) -> Compon
     if record is None or not processes.alive(record):
         return Component(name, None, False, address, "not running")
     return Component(name, record.pid, not note, address, note)
+
+
+def _proxy(layout: SiteLayout) -> Component:
+    """Unhealthy also where a Service's port can't be served: somebody else has it."""
+    told = report.read(layout.run / "proxy.ready")
+    wrong = "not ready yet" if told is None else told.note if told.refused else ""
+    found = _component(layout, "proxy", str(layout.proxy_ip), wrong)
+    return replace(found, note=told.note) if found.healthy and told is not None else found
 
 
 def _ready_note(layout: SiteLayout, name: str) -> str:

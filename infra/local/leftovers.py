@@ -81,8 +81,13 @@ def cgroups_of(stack: str, below: str = "") -> list[Path]:
 
 
 def runtimes_of(directory: Path) -> list[Path]:
-    """The container runtimes' folders of the nodes of a site (or of one node, where it is a node's folder)."""
-    return sorted([*directory.glob("nodes/*/runtime"), *directory.glob("runtime")])
+    """The container runtimes' folders of the nodes below a stack's, a site's or a node's folder.
+
+    Their records are how a container's shim is found: it has neither the mark nor the folder in its command.
+    """
+    return sorted(
+        path for above in ("sites/*/nodes/*/", "nodes/*/", "") for path in directory.glob(f"{above}runtime")
+    )
 
 
 def remove(directory: Path, stack: str, site: str = "") -> list[str]:

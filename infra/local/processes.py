@@ -249,7 +249,7 @@ def check_addresses(programs: Iterable[Program]) -> None:
         for host, port in program.listens:
             if _free(host, port):
                 continue
-            pid, who = _holder(host, port)
+            pid, who = holder(host, port)
             if own is not None and pid == own.pid:
                 continue
             raise SwitchboardError(
@@ -268,7 +268,8 @@ def _free(host: str, port: int) -> bool:
     return True
 
 
-def _holder(host: str, port: int) -> tuple[int | None, str]:
+def holder(host: str, port: int) -> tuple[int | None, str]:
+    """Who listens on an address, or on that port of all addresses: the pid where it is known, and in words."""
     for found in psutil.net_connections(kind="tcp"):
         if found.status != psutil.CONN_LISTEN or not found.laddr or found.laddr.port != port:
             continue

@@ -20,9 +20,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from infra import config
-from infra.local import bootstrap_objects, controlplane, health, pki, processes, teardown
+from infra.local import bootstrap_objects, controlplane, health, pki, ports, processes, teardown
 from infra.local.layout import KUBELET_PORT, NodeLayout, SiteLayout
 from infra.local.processes import Program
+from infra.local.toolchain import lookup
 from switchboard.errors import SwitchboardError
 from switchboard.kube import NODES, ApiError, Credentials, Kube, Unreachable
 from switchboard.paths import ROOT
@@ -34,6 +35,8 @@ POLL_S = 0.05
 
 _INHERITED = ("HOME", "USER", "XDG_CACHE_HOME", "SWITCHBOARD_CACHE", "SWITCHBOARD_TOOLS")
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_AGENTS_TOOLS = ("envoy", "prometheus", "alertmanager")
+"""What the Service proxy and the pods run; the rest is only for `up` itself."""
 
 
 @dataclass(frozen=True)
@@ -49,14 +52,18 @@ class EmbeddedSite:
 
     def proxy_program(self) -> Program:
         """The Service proxy's process. At TERM it stops its Envoy; killed, it leaves it, and no connection breaks."""
-        program = self._python("proxy", "infra.local.proxy", (), self.layout.logs / "proxy.log", ())
+        credentials = (self.layout.proxy_kubeconfig,)
+        program = self._python(
+            "proxy", "infra.local.proxy", (), self.layout.logs / "proxy.log", (), credentials
+        )
         return replace(program, restart_signal=signal.SIGKILL)
 
     def node_program(self, node: NodeLayout) -> Program:
         """A node agent's process."""
         listens = ((str(node.ip), KUBELET_PORT),)
         argv = ("--node", node.name)
-        return self._python(f"node-{node.name}", "infra.local.node", argv, node.log, listens)
+        credentials = (node.kubeconfig, node.serving_cert)
+        return self._python(f"node-{node.name}", "infra.local.node", argv, node.log, listens, credentials)
 
     def agent_programs(self, *, nodes: bool = True, proxy: bool = True) -> list[Program]:
         programs = [self.proxy_program()] if proxy else []
@@ -69,6 +76,7 @@ class EmbeddedSite:
         extra: tuple[str, ...],
         log: Path,
         listens: tuple[processes.Address, ...],
+        credentials: tuple[Path, ...],
     ) -> Program:
         where = ("--stack", self.stack, "--site", self.name)
         return Program(
@@ -79,19 +87,32 @@ class EmbeddedSite:
             log=log,
             record=self.layout.run / f"{name}.json",
             listens=listens,
-            fingerprint=f"{_code_digest()} {_site_digest(self.layout)} {_digest(self.layout.ca_cert)}",
+            fingerprint=" ".join(
+                (
+                    _code_digest(),
+                    _site_digest(self.layout),
+                    *map(_digest, (self.layout.ca_cert, *credentials)),
+                )
+            ),
         )
 
     def environment(self) -> dict[str, str]:
         """That of the site's Python processes: the same whatever shell `up` is called from."""
         env = {name: value for name in _INHERITED if (value := os.environ.get(name))}
         return env | {
-            "PATH": _PATH,
+            "PATH": self._path,
             "LANG": "C.UTF-8",
             "PYTHONUNBUFFERED": "1",
             "SWITCHBOARD_STATE": str(self.layout.state.parent),
             "SWITCHBOARD_STACK_FILE": str(config.stack_file(self.stack)),
         }
+
+    @functools.cached_property
+    def _path(self) -> str:
+        """The standard folders, and those where a tool was found on the PATH of whoever calls `up`."""
+        found, _ = lookup.search(_AGENTS_TOOLS)
+        folders = [str(tool.path.parent) for tool in found.values() if tool.source == lookup.ON_PATH]
+        return os.pathsep.join(dict.fromkeys([*_PATH.split(os.pathsep), *folders]))
 
 
 def ready_file(layout: SiteLayout, program: Program) -> Path:
@@ -113,6 +134,8 @@ def prepare(site: EmbeddedSite, tools: Mapping[str, Path], *, nodes: bool, proxy
     keys = pki.ensure(layout)
     programs = controlplane.programs(layout, keys, tools)
     processes.check_addresses([*programs.values(), *site.agent_programs(nodes=nodes, proxy=proxy)])
+    if nodes or proxy:
+        ports.check(layout)
     return programs
 
 

@@ -53,6 +53,17 @@ WRONG = [
         _set("modelServers/0/replicas", 0),
         ["switchboard:modelServers[0].replicas", "greater than or equal to 1"],
     ),
+    (_set("modelServers/0/replicas", True), ["switchboard:modelServers[0].replicas", "integer"]),
+    (_set("modelServers/0/replicas", "3"), ["switchboard:modelServers[0].replicas", "integer"]),
+    (
+        _set("modelServers/0/name", "assistant"),
+        ["switchboard:modelServers[0].name", "'assistant' is no kind of model server"],
+    ),
+    (_set("modelServers/0/resources/memoryLimit", "64Mi"), ["memoryLimit 64Mi is below memory 512Mi"]),
+    (
+        _set("sites/0/embedded/nodes", [{"name": "e", "tier": "edge", "region": "r"}]),
+        ["at least one node must be of tier core"],
+    ),
     (_set("modelServers/0/colour", "red"), ["switchboard:modelServers[0].colour", "Extra inputs"]),
     (_set("sites/0/role", "secret"), ["switchboard:sites[0].role", "'private' or 'public'"]),
     (_set("sites/1/role", "private"), ["site public is private: only a public site has edges"]),
@@ -101,6 +112,14 @@ def test_a_file_that_is_no_stack(
     with pytest.raises(SwitchboardError, match=r"Pulumi\.x\.yaml") as caught:
         config.load("x")
     assert words in str(caught.value)
+
+
+def test_a_file_that_is_no_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "Pulumi.x.yaml"
+    path.write_bytes(b"config: \xff")
+    monkeypatch.setattr(config, "stack_file", lambda stack: path)
+    with pytest.raises(SwitchboardError, match=r"Pulumi\.x\.yaml is not UTF-8: byte 0xff at position 8"):
+        config.load("x")
 
 
 def test_a_missing_stack_names_those_that_are_there() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from infra.local.layout import KUBELET_PORT, NodeLayout, SiteLayout
+from infra.local.layout import API_PORT, KUBELET_PORT, NodeLayout, SiteLayout
 from infra.local.node.checkpoint import Checkpoint
 from infra.local.node.environment import service_env
 from infra.local.node.events import Events
@@ -72,7 +72,8 @@ class Context:
 
     @property
     def service_env(self) -> dict[str, str]:
-        return service_env(str(self.site.kubernetes_service_ip))
+        # The API server itself, not the Service before it: pods need no proxy for it, nor somebody who may bind 443.
+        return service_env(str(self.site.control_plane_ip), API_PORT)
 
     @property
     def kubelet_port(self) -> int:

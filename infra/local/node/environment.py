@@ -33,7 +33,7 @@ class Sources:
     objects: Mapping[tuple[str, str], Object | None] = field(default_factory=dict)
 
 
-def service_env(host: str, port: int = 443) -> dict[str, str]:
+def service_env(host: str, port: int) -> dict[str, str]:
     """The variables that tell a pod where its API server is (other Services have names, not variables)."""
     url = f"tcp://{host}:{port}"
     prefix = f"KUBERNETES_PORT_{port}_TCP"

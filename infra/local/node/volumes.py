@@ -217,13 +217,37 @@ def mounts(
 
 
 def _sub_path(volume: Path, sub: str, name: str) -> Path:
+    """The place in the volume, made where it isn't there; links in it are followed as long as they stay in it."""
     if sub.startswith("/") or ".." in Path(sub).parts:
         raise ConfigError(f"volume {name}: subPath {sub!r} must be relative and stay in its volume")
-    path = volume / sub
-    if not path.exists():
-        path.mkdir(parents=True)
-        path.chmod(0o777)
-    resolved = path.resolve()
-    if not resolved.is_relative_to(volume.resolve()):
-        raise ConfigError(f"volume {name}: subPath {sub!r} leads out of its volume")
-    return resolved
+    root = volume.resolve()
+    try:
+        path = (root / sub).resolve()
+        if not path.is_relative_to(root):
+            raise ConfigError(f"volume {name}: subPath {sub!r} leads out of its volume")
+        if not path.exists():
+            _make_below(root, path.relative_to(root))
+    except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle
+        raise ConfigError(f"volume {name}: subPath {sub!r} can't be used: {error}") from None
+    return path
+
+
+def _make_below(root: Path, relative: Path) -> None:
+    """Make folders without following a link: a pod that has the volume may put one there meanwhile."""
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    with contextlib.ExitStack() as opened:
+
+        def enter(part: str | Path, above: int | None) -> int:
+            handle = os.open(part, flags, dir_fd=above)
+            opened.callback(os.close, handle)
+            return handle
+
+        here = enter(root, None)
+        for part in relative.parts:
+            made = False
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(part, dir_fd=here)
+                made = True
+            here = enter(part, here)
+            if made:
+                os.fchmod(here, 0o777)

@@ -13,13 +13,13 @@ import os
 import resource
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
 from infra.local import processes
 from infra.local.layout import API_PORT, SiteLayout
-from infra.local.proxy import config
+from infra.local.proxy import config, report
 from infra.local.proxy.forwards import (
     Forward,
     cluster_ip,
@@ -39,6 +39,9 @@ APPLY_TIMEOUT_S = 5.0
 RETRY_S = 5.0
 """How often an address that could not be bound is tried again."""
 LIVE_TIMEOUT_S = 20.0
+KUBERNETES = "default/kubernetes:443"
+ENVOY_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+"""Not this process's own: that may change between two starts, and a running Envoy has to fit to be adopted."""
 
 
 class EnvoyProcess:
@@ -48,7 +51,7 @@ class EnvoyProcess:
         self._program = processes.Program(
             name="service proxy's envoy",
             argv=(str(binary), "-c", config.BOOTSTRAP, *envoy.ARGUMENTS),
-            env={"PATH": os.environ.get("PATH", "")},
+            env={"PATH": ENVOY_PATH},
             cwd=directory,
             log=log_file,
             record=record,
@@ -185,9 +188,10 @@ class Proxy:
             except (OSError, TimeoutError) as error:  # Envoy has just ended and is being started again
                 log.warning("envoy doesn't answer: %s", error)
                 applied = False
-            if applied and not self._ready.exists():
-                self._ready.write_text("")
-                log.info("ready: %d ports of Services", len(now))
+            if applied:
+                if not self._ready.exists():
+                    log.info("ready: %d ports of Services", len(now))
+                report.write(self._ready, report.Report())
             again = not applied
             with suppress(TimeoutError):
                 async with asyncio.timeout(RETRY_S if again else None):
@@ -218,8 +222,8 @@ class Proxy:
         for name, reason in failed.items():
             self._say_once(f"Service port {name} can't be served: {reason}{_hint(now, name)}")
         # The others work: what can't be bound is said, and does not keep the site from coming up.
-        if failed and not self._ready.exists():
-            self._ready.write_text("")
+        if failed:
+            report.write(self._ready, _report(now, failed))
         return False
 
     def _warn_ignored(self) -> None:
@@ -247,6 +251,18 @@ class Proxy:
                     continue
                 self._say_once(f"status of {key[0]}/{key[1]} can't be written: {error}")
                 asyncio.get_running_loop().call_later(1.0, self._statuses.put_nowait, key)
+
+
+def _report(now: tuple[Forward, ...], failed: Mapping[str, str]) -> report.Report:
+    said = {
+        name: (reason.strip() or "the address can't be bound") + _hint(now, name)
+        for name, reason in failed.items()
+    }
+    dispensable = {name for name in said if name == KUBERNETES and _hint(now, name)}
+    return report.Report(
+        refused={name: why for name, why in said.items() if name not in dispensable},
+        dispensable={name: why for name, why in said.items() if name in dispensable},
+    )
 
 
 def _hint(now: tuple[Forward, ...], name: str) -> str:

@@ -6,10 +6,12 @@ Node agents and Service proxies have tests of their own; here they only come up 
 from __future__ import annotations
 
 import asyncio
+import functools
 import io
 import os
 import signal
 import socket
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -121,7 +123,7 @@ def test_what_was_killed_is_started_again_and_nothing_else(
         record = processes.read(private.run / f"{name}.json")
         assert record is not None
         os.kill(record.pid, signal.SIGKILL)
-        wait_for(lambda record=record: not processes.alive(record))
+        wait_for(functools.partial(lambda killed: not processes.alive(killed), record))
     found = {part.name: part for part in cloud.status(stack)[0].components}
     assert not any(found[name].healthy for name in names)
     after = up(stack)
@@ -219,6 +221,29 @@ def test_clean_removes_the_state(other: str) -> None:
     cloud.clean(other, quiet())
     assert not state.exists()
     cloud.clean(other, quiet())
+
+
+def test_a_broken_stack_file_does_not_keep_the_cloud_up(other: str) -> None:
+    layout = cloud.layouts(other)[0]
+    layout.directory.mkdir(parents=True)
+    running = [processes.start(program(layout, name)) for name in ("node-private-1", "proxy", "etcd")]
+    Path(os.environ["SWITCHBOARD_STACK_FILE"]).write_text("config: [not what it should be")
+    cloud.down(other, quiet())
+    assert not any(processes.alive(record) for record in running)
+    cloud.clean(other, quiet())
+    assert not paths.state_dir(other).exists()
+
+
+def test_the_state_is_its_owners_alone(other: str) -> None:
+    state = paths.state_dir(other)
+    with cloud.exclusive(other, "switchboard up"):
+        assert stat.S_IMODE(state.stat().st_mode) == 0o700
+    assert not state.exists(), "nothing came into it"
+    state.mkdir(mode=0o755)
+    (state / "file").touch()
+    with cloud.exclusive(other, "switchboard up"):
+        assert stat.S_IMODE(state.stat().st_mode) == 0o700
+    assert (state / "file").exists()
 
 
 def test_two_at_once_the_second_says_who_is_at_work(other: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -13,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from infra.local import leftovers, processes
-from infra.local.runtime import cgroups
+from infra.local.runtime import Runtime, cgroups
+from tests.infra.local.runtime.conftest import Box
 
 MOUNTINFO = r"""
 22 28 0:21 / /proc rw,nosuid shared:12 - proc proc rw
@@ -75,6 +77,22 @@ def test_control_groups_are_found_and_removed() -> None:
     assert set(made) <= set(leftovers.cgroups_of(stack))
     assert leftovers.remove(Path("/nowhere/state"), stack) == []
     assert not any(path.exists() for path in made)
+
+
+async def test_a_container_that_outlived_its_agent_is_found_and_ended(box: Box, tmp_path: Path) -> None:
+    """Neither its shim's command nor its environment names the stack: the runtime's records do."""
+    state = tmp_path / "state"
+    site = state / "sites" / "private"
+    runtime = Runtime(site / "nodes" / "private-1" / "runtime")
+    container = await runtime.start(box.spec("c", "/bin/sleep", "600"))
+    await runtime.close()
+    assert container.pid is not None
+    ticks = processes.started_ticks(container.pid)
+    assert ticks is not None
+    for directory in (state, site):
+        assert any("container c runs" in line for line in leftovers.find(directory, "no-such-stack"))
+    assert await asyncio.to_thread(leftovers.remove, site, "no-such-stack") == []
+    assert processes.started_ticks(container.pid) != ticks
 
 
 def test_only_our_own_processes_are_found(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from datetime import UTC, datetime, timedelta
-from ipaddress import IPv4Address, ip_network
+from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
 import pytest
@@ -22,8 +22,8 @@ def layout_at(
     state: Path, network: str = "127.31.0.0/16", nodes: tuple[str, ...] = ("n1", "n2")
 ) -> SiteLayout:
     embedded = Embedded(
-        network=ip_network(network),
-        services=ip_network("127.131.0.0/16"),
+        network=IPv4Network(network),
+        services=IPv4Network("127.131.0.0/16"),
         nodes=tuple(Node(name=name) for name in nodes),
     )
     return SiteLayout(Site(name="s", role="private", region="r", embedded=embedded), state)

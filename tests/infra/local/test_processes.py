@@ -128,6 +128,8 @@ def test_a_lost_record_is_found_again(make: Callable[..., Program], text: str | 
     program.record.unlink()
     if text is not None:
         program.record.write_text(text)
+    # Popen returns in the middle of the kernel's exec: the environment may show an instant later.
+    wait_for(lambda: processes.find(program) is not None)
     found = processes.find(program)
     assert found is not None
     assert found.pid == lost.pid

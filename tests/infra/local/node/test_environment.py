@@ -166,6 +166,6 @@ def test_labels_as_a_file() -> None:
 
 
 def test_the_api_server_is_found_by_variables() -> None:
-    found = service_env("127.9.0.1")
-    assert (found["KUBERNETES_SERVICE_HOST"], found["KUBERNETES_SERVICE_PORT"]) == ("127.9.0.1", "443")
-    assert found["KUBERNETES_PORT_443_TCP"] == "tcp://127.9.0.1:443"
+    found = service_env("127.21.0.1", 6443)
+    assert (found["KUBERNETES_SERVICE_HOST"], found["KUBERNETES_SERVICE_PORT"]) == ("127.21.0.1", "6443")
+    assert found["KUBERNETES_PORT_6443_TCP"] == "tcp://127.21.0.1:6443"

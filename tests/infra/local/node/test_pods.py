@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 
+import aiohttp
 import pytest
 
 from switchboard import labels
 from switchboard.kube import CONFIG_MAPS, JOBS, LEASES, NODES, PODS, SECRETS, SERVICES, Object
-from tests.infra.local.node.conftest import NODE, RunningNode, Space, condition, is_ready, main
+from tests.infra.local.node.conftest import NODE, WAIT_S, RunningNode, Space, condition, is_ready, main
 
 SWITCHBOARD = "switchboard.dev/switchboard:0.1.0"
 
@@ -79,7 +80,7 @@ async def test_what_a_pod_sees(space: Space) -> None:
     )
     pod = await space.until("sees", lambda p: p["status"]["phase"] in ("Succeeded", "Failed"))
     assert (await space.log("sees")).split("\n") == [
-        f"hello s3cret {pod['status']['podIP']} 443",
+        f"hello s3cret {pod['status']['podIP']} 6443",
         "10001",
         "10001 10002",
         "hello",
@@ -157,25 +158,39 @@ async def test_ready_when_the_probe_says_so_and_not_ready_once_deleted(space: Sp
     await space.gone("probed")
 
 
+async def test_a_pod_reaches_the_api_server_without_a_service_proxy(space: Space) -> None:
+    """None runs here; and where one does, an ordinary user's may not have port 443."""
+    code = """
+import asyncio, os
+from switchboard.kube import Credentials, Kube
+
+async def main():
+    async with Kube(Credentials.in_cluster(os.environ)) as kube:
+        print((await kube.request("GET", "/version"))["major"])
+
+asyncio.run(main())
+"""
+    pod: Object = {"restartPolicy": "Never"}
+    await space.run("asks", "python", "-c", code, pod=pod, image=SWITCHBOARD)
+    await space.until("asks", lambda p: p["status"]["phase"] in ("Succeeded", "Failed"))
+    assert await space.log("asks") == "1\n"
+
+
 async def test_a_graceful_end_lets_the_program_finish(space: Space) -> None:
     script = "trap 'echo bye; exit 7' TERM; echo up; while :; do sleep 0.1; done"
     await space.run("graceful", "sh", "-c", script, pod={"terminationGracePeriodSeconds": 30})
     await space.until("graceful", is_ready)
-    logs: list[str] = []
-
-    async def follow() -> None:
-        logs.append(
-            await space.kube.request(
-                "GET", PODS.path(space.name, "graceful", "log"), params={"follow": "true"}, timeout_s=60
-            )
-        )
-
-    following = asyncio.create_task(follow())
-    await asyncio.sleep(0.3)
-    await space.kube.delete(PODS, "graceful", space.name)
-    await space.gone("graceful")
-    await following
-    assert logs[0].split() == ["up", "bye"]
+    credentials = space.kube.credentials
+    url = f"{credentials.server}{PODS.path(space.name, 'graceful', 'log')}?follow=true"
+    async with (
+        asyncio.timeout(WAIT_S),
+        aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=credentials.ssl_context())) as session,
+        session.get(url) as following,
+    ):
+        assert await following.content.readline() == b"up\n", "the follower follows"
+        await space.kube.delete(PODS, "graceful", space.name)
+        await space.gone("graceful")
+        assert await following.content.read() == b"bye\n"
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from infra.local.node.environment import Sources
 from infra.local.node.podspec import ConfigError
 from infra.local.node.volumes import (
     File,
+    _make_below,
     make_folder,
     mounts,
     payload,
@@ -194,6 +195,40 @@ def test_a_sub_path_stays_in_its_volume(tmp_path: Path, sub: str) -> None:
     one = container(volumeMounts=[{"name": "v", "mountPath": "/m", "subPath": sub}])
     with pytest.raises(ConfigError, match="volume v: subPath"):
         mounts(one, {"v": volume}, frozenset(), {})
+
+
+def test_a_sub_path_makes_nothing_outside_its_volume(tmp_path: Path) -> None:
+    volume, outside = tmp_path / "v", tmp_path / "outside"
+    volume.mkdir()
+    outside.mkdir()
+    (volume / "out").symlink_to(outside)
+    (volume / "dangling").symlink_to(outside / "new")
+    (volume / "circle").symlink_to("circle")
+    for sub in ("out/made/here", "dangling", "dangling/deeper", "circle/x"):
+        one = container(volumeMounts=[{"name": "v", "mountPath": "/m", "subPath": sub}])
+        with pytest.raises(ConfigError, match="volume v: subPath"):
+            mounts(one, {"v": volume}, frozenset(), {})
+    assert list(outside.iterdir()) == []
+
+
+def test_a_sub_path_is_made_and_may_pass_a_link_inside_its_volume(tmp_path: Path) -> None:
+    volume = tmp_path / "v"
+    (volume / "real").mkdir(parents=True)
+    (volume / "link").symlink_to("real")
+    one = container(volumeMounts=[{"name": "v", "mountPath": "/m", "subPath": "link/a/b"}])
+    (mount,) = mounts(one, {"v": volume}, frozenset(), {})
+    assert mount.source == volume / "real" / "a" / "b"
+    assert mount.source.stat().st_mode & 0o777 == 0o777
+
+
+def test_a_link_put_in_the_way_is_not_followed(tmp_path: Path) -> None:
+    """As a pod would that swaps a folder between the look at it and its use."""
+    (tmp_path / "v").mkdir()
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "v" / "a").symlink_to(tmp_path / "outside")
+    with pytest.raises(OSError):  # which one differs between kernels
+        _make_below(tmp_path / "v", Path("a/b"))
+    assert list((tmp_path / "outside").iterdir()) == []
 
 
 def test_an_unknown_volume_is_named(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import pytest
 
 from infra.local import processes
 from infra.local.layout import SiteLayout
+from infra.local.proxy import report
 from switchboard.kube import PODS, SERVICES, Credentials, Kube
 from switchboard.paths import ROOT
 from tests import pods
@@ -37,6 +38,11 @@ class Site:
     @property
     def ready(self) -> bool:
         return (self.layout.run / "proxy.ready").exists()
+
+    @property
+    def refused(self) -> dict[str, str]:
+        told = report.read(self.layout.run / "proxy.ready")
+        return told.refused if told else {}
 
     @property
     def envoy(self) -> processes.Record | None:
@@ -256,7 +262,9 @@ async def test_an_address_in_use_harms_nobody_else_and_is_taken_once_it_is_free(
             await until(
                 lambda: f"{space}/a:80 can't be served" in log.read_text(), what="a line that names it"
             )
+            await until(lambda: f"{space}/a:80" in running.refused, what="a report that names it")
         await answers(taken, 80, {one})
+        await until(lambda: not running.refused, what="a report without it")
 
 
 async def test_the_proxy_dies_and_comes_back_and_connections_go_on(
