@@ -239,8 +239,10 @@ def _run(stack_name: str, tools: toolchain.Toolchain, arguments: Sequence[str]) 
     return done.stdout
 
 
-def up(stack_name: str, tools: toolchain.Toolchain, progress: Progress) -> str:
+def up(stack_name: str, tools: toolchain.Toolchain, progress: Progress, *, refresh: bool = False) -> str:
     """`pulumi up` without questions, its changes counted live; returns Pulumi's summary (`61 created`).
+
+    With `refresh` it first compares its state with what is there.
 
     Raises:
         SwitchboardError: with Pulumi's own reason, and where its whole output is.
@@ -256,6 +258,7 @@ def up(stack_name: str, tools: toolchain.Toolchain, progress: Progress) -> str:
         "--non-interactive",
         "--color",
         "never",
+        *(["--refresh"] if refresh else []),
     ]
     with progress.step(f"pulumi up ({stack_name})") as step:
         with subprocess.Popen(
@@ -271,7 +274,7 @@ def _follow(process: subprocess.Popen[str], log: Path, step: Step) -> list[str]:
     """Copy the output to `log`, show what is being changed, and return the last lines."""
     recent: deque[str] = deque(maxlen=2000)
     done = 0
-    with log.open("w") as file:
+    with log.open("w", buffering=1) as file:  # line by line: it is read while Pulumi works
         for line in process.stdout or ():
             file.write(line)
             recent.append(line.rstrip())

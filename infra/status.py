@@ -31,6 +31,7 @@ from switchboard.kube import (
 )
 from switchboard.paths import state_dir
 
+MISSING = "missing"
 ENDPOINT = f"{labels.DOMAIN}/endpoint"
 
 
@@ -59,12 +60,21 @@ class SiteStatus(BaseModel):
     nodes: list[Part] = Field(default_factory=list)
     workloads: list[Part] = Field(default_factory=list)
 
+    @property
+    def parts(self) -> list[Part]:
+        return [*self.components, *self.nodes, *self.workloads]
+
 
 class Status(BaseModel):
     stack: str
     healthy: bool
     endpoints: Endpoints
     sites: dict[str, SiteStatus]
+
+    @property
+    def parts(self) -> list[Part]:
+        """All parts of all sites."""
+        return [part for site in self.sites.values() for part in site.parts]
 
 
 def read(stack_name: str) -> Status:
@@ -111,7 +121,7 @@ def read(stack_name: str) -> Status:
             else:
                 found.workloads += missing(expected(stack)[site.name], present)
         sites[site.name] = found
-    parts = [part for site in sites.values() for part in (*site.components, *site.nodes, *site.workloads)]
+    parts = [part for site in sites.values() for part in site.parts]
     # A site that was never up has no kubeconfig: its processes and nodes are unhealthy, its workloads not looked for.
     return Status(
         stack=stack_name,
@@ -143,7 +153,7 @@ def expected(stack: config.Stack) -> dict[str, list[str]]:
 
 def missing(wanted: Sequence[str], present: Collection[str]) -> list[Part]:
     """An unhealthy part for each of `wanted` that isn't `present`."""
-    return [Part(name=name, healthy=False, note="missing") for name in wanted if name not in present]
+    return [Part(name=name, healthy=False, note=MISSING) for name in wanted if name not in present]
 
 
 async def _in_cluster(
@@ -228,12 +238,7 @@ def _columns(rows: Sequence[tuple[str, ...]]) -> list[str]:
 def _verdict(status: Status) -> str:
     if status.healthy:
         return f"stack {status.stack}: healthy"
-    bad = [
-        part.name
-        for site in status.sites.values()
-        for part in (*site.components, *site.nodes, *site.workloads)
-        if not part.healthy
-    ]
+    bad = [part.name for part in status.parts if not part.healthy]
     if not bad:
         return f"stack {status.stack}: not up\n  → `make up` brings it up"
     return (

@@ -15,7 +15,7 @@ from typing import TypeVar
 from infra import config, pulumi_cli
 from infra.ask import Answered, ask
 from infra.local import cloud, toolchain
-from infra.status import Status, read
+from infra.status import MISSING, Status, read
 from switchboard.errors import SwitchboardError
 from switchboard.progress import Progress
 
@@ -48,7 +48,9 @@ def up(stack_name: str, progress: Progress, *, question: str = QUESTION) -> Answ
                 "  the official Kubernetes plugin can't be fetched here: using Switchboard's stand-in"
             )
         pulumi_cli.ensure_stack(stack_name, tools)
-        summary = pulumi_cli.up(stack_name, tools, progress)
+        # Pulumi goes by its state: what somebody deleted behind its back comes back only where it looks first.
+        lost = any(part.note == MISSING for part in read(stack_name).parts)
+        summary = pulumi_cli.up(stack_name, tools, progress, refresh=lost)
         progress.note(f"  {summary}")
         status = read(stack_name)
         url = _entrance(status)

@@ -61,7 +61,9 @@ class Credentials:
             path = Path(source).expanduser()
             name, base = str(path), path.parent
             try:
-                text = path.read_text()
+                text = path.read_text(encoding="utf-8")
+            except UnicodeDecodeError:
+                raise SwitchboardError(f"the kubeconfig {path} is not text") from None
             except OSError as error:
                 raise SwitchboardError(f"can't read the kubeconfig {path}: {error.strerror}") from None
         try:
@@ -82,24 +84,33 @@ class Credentials:
             raise SwitchboardError(
                 f"{name}: user {ctx[chosen]['user']} logs in by {unsupported.pop()}: not supported here"
             )
-        found = cls(server=cluster["server"].rstrip("/"), namespace=ctx[chosen].get("namespace") or "default")
-        if data := cluster.get("certificate-authority-data"):
-            found.ca = base64.b64decode(data).decode()
-        elif file := cluster.get("certificate-authority"):
-            found.ca = (base / file).read_text()
+        try:
+            return cls._parts(cluster, user, ctx[chosen].get("namespace") or "default", base)
+        except (ValueError, KeyError, OSError) as error:
+            raise SwitchboardError(f"{name} is not a usable kubeconfig: {error}") from None
+
+    @classmethod
+    def _parts(cls, cluster: dict[str, str], user: dict[str, str], namespace: str, base: Path) -> Credentials:
+        """From a kubeconfig's cluster and user; files it names are below `base`."""
+        found = cls(server=cluster["server"].rstrip("/"), namespace=namespace)
+        found.ca = _content(cluster, "certificate-authority", base)
+        found.client_cert = _content(user, "client-certificate", base)
+        found.client_key = _content(user, "client-key", base)
         found.token = user.get("token")
         if file := user.get("tokenFile"):
             found.token_file = base / file
-        for attribute, key in (("client_cert", "client-certificate"), ("client_key", "client-key")):
-            if data := user.get(f"{key}-data"):
-                setattr(found, attribute, base64.b64decode(data).decode())
-            elif file := user.get(key):
-                setattr(found, attribute, (base / file).read_text())
         return found
 
     def ssl_context(self) -> ssl.SSLContext | Literal[False]:
         if not self.server.startswith("https"):
             return False
+        try:
+            return self._ssl_context()
+        except ssl.SSLError as error:
+            reason = f"its certificates can't be used: {error.reason or error}"
+            raise SwitchboardError(f"the credentials for {self.server}: {reason}") from None
+
+    def _ssl_context(self) -> ssl.SSLContext:
         context = ssl.create_default_context(cadata=self.ca)
         if self.client_cert is not None and self.client_key is not None:
             # ssl loads a key from files only: it is on the disk for as long as that takes, and nobody else's to read.
@@ -114,3 +125,12 @@ class Credentials:
         if self.token_file is not None:
             return self.token_file.read_text().strip()
         return self.token
+
+
+def _content(part: dict[str, str], key: str, base: Path) -> str | None:
+    """What a kubeconfig holds itself (`<key>-data`) or names the file of."""
+    if data := part.get(f"{key}-data"):
+        return base64.b64decode(data, validate=True).decode()
+    if file := part.get(key):
+        return (base / file).read_text()
+    return None

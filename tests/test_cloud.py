@@ -6,6 +6,7 @@ Every test leaves it up, so they run in any order.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shlex
@@ -82,6 +83,37 @@ class Cloud:
         )
         assert not check or done.returncode == 0, done.stderr
         return done.stdout
+
+    def chat_pods(self) -> dict[str, bool]:
+        """The pods of the core's chat servers, those that are ending too: name → ready."""
+        listed = json.loads(
+            self.kubectl(
+                "public", "get", "pods", "-n", "switchboard-serving", "-o", "json",
+                "-l", "switchboard.dev/model-server=chat,switchboard.dev/tier=core",
+            )
+        )  # fmt: skip
+        return {
+            pod["metadata"]["name"]: {"type": "Ready", "status": "True"}.items()
+            <= next((c for c in pod["status"].get("conditions", ()) if c["type"] == "Ready"), {}).items()
+            for pod in listed["items"]
+        }
+
+    @contextlib.contextmanager
+    def asking_for(self, replicas: int) -> Iterator[None]:
+        """The stack file asks for so many chat replicas; afterwards the cloud is as it was before."""
+        file = ROOT / f"Pulumi.{self.stack}.yaml"
+        before = file.read_text()
+        document = yaml.safe_load(before)
+        server = document["config"]["switchboard:modelServers"][0]
+        usual = {f"chat-{index}": True for index in range(server["replicas"])}
+        server["replicas"] = replicas
+        file.write_text(yaml.safe_dump(document, sort_keys=False))
+        try:
+            yield
+        finally:
+            file.write_text(before)
+            self.up()
+            until(lambda: self.chat_pods() == usual, deadline_s=90, what="the usual replicas, and only those")
 
     def processes(self) -> list[psutil.Process]:
         """All processes of this stack: its state folder in their words, or in one of its control groups."""
@@ -331,6 +363,15 @@ def test_every_chat_pod_is_deleted_in_turn_and_nobody_notices(cloud: Cloud, gate
     assert [answer for answer in answers if answer != 200] == []
 
 
+def test_what_was_deleted_behind_pulumis_back_is_told_and_made_again(cloud: Cloud) -> None:
+    cloud.kubectl("private", "delete", "deployment", "alertmanager", "-n", "switchboard-core")
+    done = cloud.run("status", check=False)
+    assert done.returncode == 1
+    assert "deployment/alertmanager" in done.stdout and "missing" in done.stdout
+    cloud.up()
+    until(lambda: bool(cloud.status()["healthy"]), deadline_s=60, what="healthy again")
+
+
 def test_kubectl_reads_the_job_and_its_log(cloud: Cloud) -> None:
     assert "Complete" in cloud.kubectl("private", "get", "jobs", "-n", "switchboard-core")
     log = cloud.kubectl("private", "logs", "-n", "switchboard-core", "job/train-chat-intent")
@@ -350,31 +391,39 @@ def test_prometheus_sees_every_replica(cloud: Cloud) -> None:
 
 
 def test_a_changed_number_changes_the_cloud_and_back(cloud: Cloud) -> None:
-    file = ROOT / f"Pulumi.{cloud.stack}.yaml"
-    before = file.read_text()
-
-    def replicas() -> str:
-        return cloud.kubectl(
-            "public",
-            "get",
-            "statefulset",
-            "chat",
-            "-n",
-            "switchboard-serving",
-            "-o",
-            "jsonpath={.status.readyReplicas}",
-        )
-
-    try:
-        document = yaml.safe_load(before)
-        document["config"]["switchboard:modelServers"][0]["replicas"] = 3
-        file.write_text(yaml.safe_dump(document, sort_keys=False))
+    with cloud.asking_for(replicas=3):
         assert "1 updated" in cloud.pulumi("up", "--yes", "--skip-preview")
-        assert replicas() == "3"
-    finally:
-        file.write_text(before)
-        cloud.pulumi("up", "--yes", "--skip-preview")
-    until(lambda: replicas() == "2", deadline_s=60, what="two replicas again")
+        assert cloud.chat_pods() == {"chat-0": True, "chat-1": True, "chat-2": True}
+
+
+def test_an_up_that_was_killed_is_finished_by_the_next(cloud: Cloud) -> None:
+    log = Path(cloud.environ["SWITCHBOARD_STATE"]) / cloud.stack / "logs" / "pulumi-up.log"
+    log.unlink(missing_ok=True)  # the last run's
+    with cloud.asking_for(replicas=3):
+        killed = subprocess.Popen(
+            [*COMMAND, "up"], cwd=ROOT, env=cloud.environ, stdout=-3, stderr=-3, start_new_session=True
+        )
+        try:
+            until(
+                lambda: log.exists() and "StatefulSet public-chat updating" in log.read_text(),
+                deadline_s=120,
+                what="Pulumi is updating the chat servers",
+            )
+            assert killed.poll() is None, "it was to be killed in the middle"
+        finally:
+            os.killpg(killed.pid, signal.SIGKILL)  # with its child, Pulumi
+            killed.wait(10)
+        locks = Path(cloud.environ["SWITCHBOARD_STATE"]) / cloud.stack / "pulumi" / ".pulumi" / "locks"
+        assert list(locks.rglob("*.json")), "a killed Pulumi leaves its lock"
+        cloud.up()
+        assert list(locks.rglob("*.json")) == []
+        until(lambda: bool(cloud.status()["healthy"]), deadline_s=60, what="healthy")
+        assert cloud.chat_pods() == {"chat-0": True, "chat-1": True, "chat-2": True}
+        output = cloud.pulumi("up", "--yes", "--skip-preview")
+        assert "pending" not in output
+        assert not [word for word in ("created", "updated", "replaced", "deleted") if word in output]
+        left = [process.name() for process in cloud.processes() if process.name().startswith("pulumi")]
+        assert left == []
 
 
 def test_down_leaves_nothing_and_up_goes_on_with_the_same_data(cloud: Cloud) -> None:

@@ -64,6 +64,17 @@ WRONG = [
         _set("sites/0/embedded/nodes", [{"name": "e", "tier": "edge", "region": "r"}]),
         ["at least one node must be of tier core"],
     ),
+    (_set("modelServers/0/replicas", 2.0), ["modelServers[0].replicas", "integer"]),
+    (_set("modelServers/0/edgeReplicas", False), ["modelServers[0].edgeReplicas", "integer"]),
+    (_set("modelServers/0/maxConcurrency", "32"), ["modelServers[0].maxConcurrency", "integer"]),
+    (_set("gatewayReplicas", True), ["switchboard:gatewayReplicas", "integer"]),
+    (_set("modelServers/0/name", "gateway"), ["/v1/chat only"]),
+    (_set("modelServers/0/model", "Chat_Intent"), ["modelServers[0].model", "'Chat_Intent'"]),
+    (_set("modelServers/0/alias", "latest"), ["modelServers[0].alias", "reserves the alias 'latest'"]),
+    (_set("modelServers/0/alias", "v3"), ["modelServers[0].alias", "reserves the alias 'v3'"]),
+    (_set("modelServers", [{"name": "chat", "model": m} for m in "ab"]), ["unique names"]),
+    (_set("modelServers/0/resources", {"memory": "2Gi"}), ["memoryLimit 1Gi is below memory 2Gi"]),
+    (_set("modelServers/0/resources", {"cpu": "1", "cpuLimit": "999m"}), ["cpuLimit 999m is below cpu 1"]),
     (_set("modelServers/0/colour", "red"), ["switchboard:modelServers[0].colour", "Extra inputs"]),
     (_set("sites/0/role", "secret"), ["switchboard:sites[0].role", "'private' or 'public'"]),
     (_set("sites/1/role", "private"), ["site public is private: only a public site has edges"]),
@@ -112,6 +123,48 @@ def test_a_file_that_is_no_stack(
     with pytest.raises(SwitchboardError, match=r"Pulumi\.x\.yaml") as caught:
         config.load("x")
     assert words in str(caught.value)
+
+
+def test_a_file_that_can_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "Pulumi.x.yaml"
+    path.mkdir()
+    monkeypatch.setattr(config, "stack_file", lambda stack: path)
+    with pytest.raises(SwitchboardError, match=r"can't read .*Pulumi\.x\.yaml: Is a directory"):
+        config.load("x")
+
+
+def _public(name: str, number: int, regions: list[str]) -> Values:
+    edges = [{"name": f"e-{region}", "tier": "edge", "region": region} for region in regions]
+    return {
+        "name": name,
+        "role": "public",
+        "region": "r",
+        "embedded": {
+            "network": f"127.{number}.0.0/16",
+            "services": f"127.{number + 1}.0.0/16",
+            "nodes": [{"name": "core"}, *edges],
+        },
+        "edges": [{"region": region} for region in regions],
+    }
+
+
+@pytest.mark.parametrize(
+    ("sites", "word"),
+    [
+        ((_public("a", 40, ["x"]), _public("b", 42, ["x"])), "edge region x is in two sites"),
+        ((_public("a", 40, ["b"]), _public("a-chat", 42, [])), None),
+        ((_public("a", 40, ["gateway"]), _public("a-gateway", 42, [])), "two workloads .* a-gateway-gateway"),
+    ],
+)
+def test_names_of_two_sites_do_not_collide(
+    values: Values, sites: tuple[Values, ...], word: str | None
+) -> None:
+    changed = {**values, "sites": [values["sites"][0], *sites]}
+    if word is None:
+        assert len(config.parse(changed, "x").public) == 2
+        return
+    with pytest.raises(SwitchboardError, match=word):
+        config.parse(changed, "x")
 
 
 def test_a_file_that_is_no_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -140,6 +140,14 @@ async def test_another_ca_is_unreachable(control_plane: ControlPlane) -> None:
         (lambda config: config.update({"current-context": "nowhere"}), "no context 'nowhere'"),
         (lambda config: config.pop("clusters"), "not a usable kubeconfig"),
         (lambda config: config["users"][0].update(user={"exec": {"command": "x"}}), "logs in by exec"),
+        (
+            lambda config: config["clusters"][0]["cluster"].update({"certificate-authority-data": "%%"}),
+            "not a usable",
+        ),
+        (
+            lambda config: config["users"][0]["user"].update({"client-key-data": None, "client-key": "no"}),
+            "no",
+        ),
     ],
 )
 def test_kubeconfigs_that_can_not_be_used(
@@ -152,6 +160,15 @@ def test_kubeconfigs_that_can_not_be_used(
     with pytest.raises(SwitchboardError, match=words) as caught:
         Credentials.from_kubeconfig(path)
     assert str(path) in str(caught.value)
+
+
+def test_a_spoilt_certificate_is_told(control_plane: ControlPlane) -> None:
+    credentials = Credentials.from_kubeconfig(control_plane.kubeconfig)
+    credentials.client_key = "-----BEGIN PRIVATE KEY-----\nspoilt\n-----END PRIVATE KEY-----\n"
+    with pytest.raises(
+        SwitchboardError, match=r"the credentials for https://.*: its certificates can't be used"
+    ):
+        credentials.ssl_context()
 
 
 def test_a_missing_kubeconfig_is_named(tmp_path: Path) -> None:
