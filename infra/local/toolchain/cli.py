@@ -1,4 +1,4 @@
-"""`switchboard toolchain`: which tools the embedded cloud has, where from, and a way to make them ahead of time."""
+"""`switchboard infra toolchain`: which tools the embedded cloud has, where from; a way to make them early."""
 
 from __future__ import annotations
 

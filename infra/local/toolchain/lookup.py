@@ -93,7 +93,7 @@ def locate(names: Iterable[str] | None = None) -> Toolchain:
     if missing:
         raise SwitchboardError(
             f"missing tools: {', '.join(describe_missing(name) for name in missing)}",
-            "run `make up`, or `switchboard toolchain build` for the tools alone",
+            "run `make up`, or `switchboard infra toolchain build` for the tools alone",
         )
     return Toolchain(found)
 

@@ -1,4 +1,4 @@
-"""`switchboard toolchain`."""
+"""`switchboard infra toolchain`."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ def test_what_does_not_fit_is_named_with_its_version(on_path: Path, program: Pro
         locate(["kubectl", "etcd"])
     assert f"{old} is 1.32.4" in str(caught.value)
     assert "etcd (≥ 3.6 and < 3.7)" in str(caught.value)
-    assert "switchboard toolchain build" in str(caught.value)
+    assert "switchboard infra toolchain build" in str(caught.value)
 
 
 def test_a_later_folder_of_path_may_fit(
