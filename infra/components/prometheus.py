@@ -91,6 +91,8 @@ def configuration(
             {
                 "job_name": "federate",
                 "honor_labels": True,
+                # Federated samples bring their own time, and such series would outlive their pod by 5 min.
+                "track_timestamps_staleness": True,
                 "metrics_path": "/federate",
                 "params": {"match[]": ['{job="pods"}']},
                 "static_configs": [

@@ -180,7 +180,7 @@ async def test_root_in_a_container_is_not_the_machines_root(box: Box) -> None:
 async def test_only_what_the_spec_shows_can_be_seen(box: Box) -> None:
     (box.folder / "secret").write_text("secret")
     script = (
-        f"cat {box.folder}/secret; ls {ROOT} /root/.bashrc /etc/shadow /etc/ssl/private /usr/local/bin/*; "
+        f"cat {box.folder}/secret; ls {ROOT} {Path.home()}/.bashrc /etc/shadow /etc/ssl/private /usr/local/bin/*; "
         "ls -d /.host /..host /sys/fs; ls -A /home /root /run /var/log; ls /proc | grep -c '^[0-9]'; "
         "readlink /proc/1/root; ls /proc/1/root/; echo end"
     )
