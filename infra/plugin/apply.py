@@ -7,29 +7,40 @@ A field that another manager owns is a conflict, which names that manager and th
 from __future__ import annotations
 
 import asyncio
-import re
+import math
 from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from infra.plugin.annotations import DELETION_PROPAGATION, PATCH_FORCE, annotation, is_true
 from infra.plugin.paths import copy_at, parse_path
+from infra.plugin.refusals import Refused, conflicts, explain
 from switchboard.kube import ApiError, Kind, Kube, Object, Unreachable
 
 RETRY_S = 30.0
+BACK_S = 10.0
+"""How long after an outage a refusal of access is taken for a part of it."""
+
 _PAUSE_S = (0.1, 0.2, 0.5, 1.0, 2.0)
 _APPLY = "application/apply-patch+yaml"
 
 
-class Refused(Exception):
-    """The API server said no; the message is for the user. `error` is what it said."""
-
-    def __init__(self, message: str, error: ApiError) -> None:
-        super().__init__(message)
-        self.error = error
-
-
 class Cancelled(Exception):
     """The user broke the operation off."""
+
+
+@dataclass
+class Outage:
+    """When a server was last seen away, in the event loop's seconds; one for each connection.
+
+    An API server that has just come back refuses for a moment what it allows: it serves before it has read the rules
+    of access, and service accounts' tokens, again.
+    """
+
+    seen_s: float = -math.inf
+
+    def is_recent(self, now_s: float) -> bool:
+        return now_s - self.seen_s < BACK_S
 
 
 def path_of(kind: Kind, obj: Object) -> str:
@@ -47,6 +58,7 @@ async def apply(
     dry_run: bool = False,
     cancelled: asyncio.Event,
     retry_s: float = RETRY_S,
+    outage: Outage | None = None,
 ) -> Object:
     """The object as the server has it after the apply (with `dry_run`: as it would).
 
@@ -54,7 +66,7 @@ async def apply(
         Refused: with the reason, for a conflict with its managers and fields.
         Unreachable: no answer, for `retry_s`: it may or may not have been applied.
     """
-    params = {"fieldManager": field_manager}
+    params = {"fieldManager": field_manager, "fieldValidation": "Strict"}
     if force or is_true(obj, PATCH_FORCE):
         params["force"] = "true"
     if dry_run:
@@ -64,13 +76,16 @@ async def apply(
         return await kube.request("PATCH", path_of(kind, obj), params=params, body=obj, content_type=_APPLY)
 
     try:
-        return await retried(once, cancelled, 0.0 if dry_run else retry_s)
+        return await retried(once, cancelled, 0.0 if dry_run else retry_s, outage)
     except ApiError as error:
         raise Refused(explain(error, obj), error) from None
 
 
 async def retried(
-    once: Callable[[], Awaitable[Any]], cancelled: asyncio.Event, retry_s: float = RETRY_S
+    once: Callable[[], Awaitable[Any]],
+    cancelled: asyncio.Event,
+    retry_s: float = RETRY_S,
+    outage: Outage | None = None,
 ) -> Any:
     """The answer of `once`, tried again for `retry_s` while the server is away or asks to wait.
 
@@ -79,13 +94,16 @@ async def retried(
     """
     loop = asyncio.get_running_loop()
     until_s = loop.time() + retry_s
+    outage = outage or Outage()
     attempt = 0
     while True:
         try:
             return await once()
         except (ApiError, Unreachable) as error:
+            if isinstance(error, Unreachable):
+                outage.seen_s = loop.time()
             pause_s = _PAUSE_S[min(attempt, len(_PAUSE_S) - 1)]
-            if not _passing(error) or loop.time() + pause_s > until_s:
+            if not _passing(error, outage.is_recent(loop.time())) or loop.time() + pause_s > until_s:
                 raise
         attempt += 1
         try:
@@ -95,46 +113,18 @@ async def retried(
         raise Cancelled("cancelled while the API server was away")
 
 
-def _passing(error: ApiError | Unreachable) -> bool:
-    """Whether trying again can help."""
+def _passing(error: ApiError | Unreachable, just_back: bool) -> bool:
+    """Whether trying again can help; `just_back`: the server was away a moment ago."""
     if isinstance(error, Unreachable):
         return True
     if error.status in (429, 502, 503, 504) or (error.status == 500 and "etcdserver" in error.message):
         return True
     if error.status == 409:
         return not conflicts(error) and "object has been modified" in error.message
+    if error.status in (401, 403) and just_back:
+        return True
     # A new namespace's default service account comes a moment after it.
     return error.status == 403 and "error looking up service account" in error.message
-
-
-def conflicts(error: ApiError) -> dict[str, list[str]]:
-    """The fields that other managers own, by manager."""
-    found: dict[str, list[str]] = {}
-    for cause in error.details.get("causes") or []:
-        if cause.get("reason") == "FieldManagerConflict":
-            quoted = re.search(r'conflict with "([^"]*)"', cause.get("message", ""))
-            manager = quoted[1] if quoted else cause.get("message", "another manager")
-            found.setdefault(manager, []).append(cause.get("field", "?").lstrip("."))
-    return found
-
-
-def explain(error: ApiError, obj: Object) -> str:
-    """The server's refusal in words that say what to do."""
-    if owners := conflicts(error):
-        owned = "; ".join(f'"{manager}" manages {", ".join(fields)}' for manager, fields in owners.items())
-        return (
-            f"{name_of(obj)} conflicts with another field manager: {owned}. Leave these fields to it (remove them, "
-            f'or `ignore_changes`), or take them over with the annotation {PATCH_FORCE}: "true"'
-        )
-    if error.status == 404 and error.details.get("kind") == "namespaces":
-        return f"{name_of(obj)}: its namespace {error.details.get('name')} doesn't exist"
-    return f"{name_of(obj)}: {error.message or error}"
-
-
-def name_of(obj: Object) -> str:
-    meta = obj.get("metadata") or {}
-    name = f"{meta['namespace']}/{meta.get('name')}" if meta.get("namespace") else meta.get("name")
-    return f"{obj.get('kind')} {name}"
 
 
 def leave_ignored(obj: Object, live: Object, ignore_changes: Iterable[str]) -> None:
@@ -150,16 +140,26 @@ def leave_ignored(obj: Object, live: Object, ignore_changes: Iterable[str]) -> N
 
 
 async def relinquish(
-    kube: Kube, kind: Kind, obj: Object, field_manager: str, cancelled: asyncio.Event
+    kube: Kube,
+    kind: Kind,
+    obj: Object,
+    field_manager: str,
+    cancelled: asyncio.Event,
+    outage: Outage | None = None,
 ) -> None:
     """Give up `field_manager`'s fields: those nobody else owns are removed from the object."""
     meta = {key: obj["metadata"][key] for key in ("name", "namespace") if obj["metadata"].get(key)}
     bare = {"apiVersion": kind.api_version, "kind": kind.kind, "metadata": meta}
-    await apply(kube, kind, bare, field_manager=field_manager, force=True, cancelled=cancelled)
+    await apply(kube, kind, bare, field_manager=field_manager, force=True, cancelled=cancelled, outage=outage)
 
 
 async def delete(
-    kube: Kube, kind: Kind, obj: Object, inputs: Object, cancelled: asyncio.Event
+    kube: Kube,
+    kind: Kind,
+    obj: Object,
+    inputs: Object,
+    cancelled: asyncio.Event,
+    outage: Outage | None = None,
 ) -> Object | None:
     """Ask for the object's deletion; None where it doesn't exist.
 
@@ -168,7 +168,11 @@ async def delete(
     meta = obj["metadata"]
     namespace = meta.get("namespace") if kind.namespaced else None
     how = propagation(annotation(inputs, DELETION_PROPAGATION) or annotation(obj, DELETION_PROPAGATION))
-    return await retried(lambda: kube.delete(kind, meta["name"], namespace, propagation=how), cancelled)
+
+    async def once() -> Object | None:
+        return await kube.delete(kind, meta["name"], namespace, propagation=how)
+
+    return await retried(once, cancelled, outage=outage)
 
 
 def propagation(value: str | None) -> Literal["Foreground", "Background", "Orphan"]:

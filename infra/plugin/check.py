@@ -72,15 +72,30 @@ def failures(inputs: Properties, token: TypeToken, naming: Naming) -> list[Failu
             )
         elif meta.get("name") is None:
             found.append(Failure("metadata.name", _why_name(token, naming)))
+        for key in ("name", "namespace"):
+            if (why := _why_not_a_name(meta.get(key))) is not None:
+                found.append(Failure(f"metadata.{key}", why))
     for key, wanted in (("apiVersion", token.api_version), ("kind", token.kind)):
         if isinstance(inputs.get(key), str) and inputs[key] != wanted:
             found.append(Failure(key, f"is {inputs[key]!r}, but the resource's type says {wanted!r}"))
-    if text := annotation(reveal(inputs), WAIT_FOR):
+    if text := annotation({"metadata": reveal(meta)}, WAIT_FOR):
         try:
             wait_for.rule(text)
         except ValueError as error:
             found.append(Failure(format_path(("metadata", "annotations", WAIT_FOR)), str(error)))
     return found
+
+
+def _why_not_a_name(value: object) -> str | None:
+    """Why `value` can't be part of an object's address on the server; the server checks the rest."""
+    value = reveal(value)
+    if value is None or value is UNKNOWN:
+        return None
+    if not isinstance(value, str):
+        return f"must be a string (it is {value!r})"
+    if value in (".", ".."):
+        return f"{value!r} can't be a name"
+    return next((f"{value!r} can't be a name: it has {c!r} in it" for c in "/%?#" if c in value), None)
 
 
 def _why_name(token: TypeToken, naming: Naming) -> str:

@@ -70,6 +70,17 @@ class Config:
         """The API server's address; None where it can't be told."""
         return self._active("clusters").get("server")
 
+    def whose(self) -> str:
+        """Whose credential it is, for messages: its context and where that is from."""
+        if not self._source() and os.environ.get("KUBERNETES_SERVICE_HOST"):
+            return "this pod's service account"
+        source = self._source() or "~/.kube/config"
+        where = "the given kubeconfig" if _is_contents(source) else source
+        try:
+            return f"context {self._document().get('current-context')!r} ({where})"
+        except SwitchboardError:
+            return where
+
     def _source(self) -> str:
         return self.kubeconfig or os.environ.get("KUBECONFIG", "")
 
@@ -155,7 +166,7 @@ def _kubeconfig(value: Any) -> str | None:
 
 def _read(source: str) -> list[dict[str, Any]]:
     """The documents of a kubeconfig, with absolute paths: contents, a path, or several paths as in $KUBECONFIG."""
-    if "\n" in source or source.lstrip().startswith("{"):
+    if _is_contents(source):
         return [_absolute(_load(source), Path.cwd())]
     paths = [Path(part).expanduser() for part in source.split(os.pathsep) if part]
     documents = []
@@ -168,6 +179,10 @@ def _read(source: str) -> list[dict[str, Any]]:
     if not documents:
         raise SwitchboardError(f"there is no kubeconfig at {source}")
     return documents
+
+
+def _is_contents(source: str) -> bool:
+    return "\n" in source or source.lstrip().startswith("{")
 
 
 def _merged(documents: list[dict[str, Any]]) -> dict[str, Any]:

@@ -27,14 +27,20 @@ _STATEFUL_SET = (
     "spec.volumeClaimTemplates",
     "spec.revisionHistoryLimit",
 )
-_JOB = ("spec.selector", "spec.template", "spec.completions", "spec.completionMode", "spec.manualSelector")
-_DATA = ("data", "binaryData", "stringData")
-_POD_MUTABLE = (
-    "spec.containers[*].image",
-    "spec.initContainers[*].image",
-    "spec.activeDeadlineSeconds",
-    "spec.tolerations",
+_JOB = (
+    "spec.selector",
+    "spec.template",
+    "spec.completions",
+    "spec.parallelism",
+    "spec.completionMode",
+    "spec.manualSelector",
 )
+_DATA = ("data", "binaryData", "stringData")
+_VOLUME_SOURCES = (
+    "awsElasticBlockStore", "azureDisk", "azureFile", "cephfs", "cinder", "csi", "fc", "flexVolume",
+    "gcePersistentDisk", "glusterfs", "hostPath", "iscsi", "local", "nfs", "photonPersistentDisk",
+    "portworxVolume", "quobyte", "rbd", "scaleIO", "storageos", "vsphereVolume",
+)  # fmt: skip
 
 REPLACES: dict[tuple[str, str], tuple[str, ...]] = {
     ("apps", "Deployment"): _WORKLOAD,
@@ -51,24 +57,12 @@ REPLACES: dict[tuple[str, str], tuple[str, ...]] = {
         "spec.dataSource",
         "spec.dataSourceRef",
     ),
-    ("", "PersistentVolume"): (
-        "spec.awsElasticBlockStore",
-        "spec.azureDisk",
-        "spec.azureFile",
-        "spec.csi",
-        "spec.fc",
-        "spec.gcePersistentDisk",
-        "spec.hostPath",
-        "spec.iscsi",
-        "spec.local",
-        "spec.nfs",
-        "spec.volumeMode",
-    ),
+    ("", "PersistentVolume"): ("spec.volumeMode", *(f"spec.{source}" for source in _VOLUME_SOURCES)),
     ("", "Pod"): ("spec",),
-    ("", "ConfigMap"): _DATA,
-    ("", "Secret"): ("type", *_DATA),
+    ("", "ConfigMap"): ("data", "binaryData"),
+    ("", "Secret"): ("type", "data", "stringData"),
     ("", "Service"): ("spec.clusterIP", "spec.clusterIPs"),
-    ("", "ResourceQuota"): ("spec.scopes", "spec.scopeSelector"),
+    ("", "ResourceQuota"): ("spec.scopes",),
     ("rbac.authorization.k8s.io", "RoleBinding"): ("roleRef",),
     ("rbac.authorization.k8s.io", "ClusterRoleBinding"): ("roleRef",),
     ("storage.k8s.io", "StorageClass"): (
@@ -78,11 +72,16 @@ REPLACES: dict[tuple[str, str], tuple[str, ...]] = {
         "volumeBindingMode",
     ),
     ("scheduling.k8s.io", "PriorityClass"): ("value", "preemptionPolicy"),
-    ("apiextensions.k8s.io", "CustomResourceDefinition"): ("spec.group", "spec.scope", "spec.names.kind"),
 }
-"""What can't be changed in place, by API group and kind, beside an object's identity (group, kind, name, namespace)."""
+"""What can't be changed in place, by API group and kind, beside an object's identity (group, kind, name, namespace).
 
-KEEPS: dict[tuple[str, str], tuple[str, ...]] = {("", "Pod"): _POD_MUTABLE}
+A CustomResourceDefinition isn't here, as with the official plugin: a new one would take all its objects along, so the
+server's refusal is the better answer.
+"""
+
+KEEPS: dict[tuple[str, str], tuple[str, ...]] = {
+    ("", "Pod"): ("spec.activeDeadlineSeconds", "spec.tolerations", "spec.schedulingGates")
+}
 """Exceptions inside `REPLACES`: what can be changed in place after all."""
 
 

@@ -10,16 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from infra.plugin import await_
 from infra.plugin.annotations import REPLACE_UNREADY, SKIP_AWAIT, is_true
-from infra.plugin.apply import (
-    RETRY_S,
-    Cancelled,
-    Refused,
-    delete,
-    explain,
-    leave_ignored,
-    name_of,
-    relinquish,
-)
+from infra.plugin.apply import RETRY_S, Cancelled, leave_ignored
 from infra.plugin.await_.waiting import check_now
 from infra.plugin.check import Failure, Naming, checked, failures
 from infra.plugin.cluster import Cluster, NoCluster
@@ -28,6 +19,7 @@ from infra.plugin.diff import Difference, compare
 from infra.plugin.host import Host
 from infra.plugin.kinds import BUILT_IN, CRD, TypeToken, parse_token
 from infra.plugin.naming import field_manager, parse_id
+from infra.plugin.refusals import Refused, explain, name_of
 from infra.plugin.state import State, checkpoint, desired, imported_inputs, parse, refreshed_inputs
 from infra.plugin.wire import Properties, has_unknown, reveal
 from infra.plugin.writer import InitFailed, Writer, timeout
@@ -80,7 +72,7 @@ class Resources:
         token = parse_token(type_, _kind_of(news))
         old = parse(state, old_inputs)
         difference = compare(old.inputs, news, ignore=ignore, patch=token.patch, options=self.config.options)
-        if is_true(reveal(news), REPLACE_UNREADY) and token.kind == "Job" and not difference.replaces:
+        if token.kind == "Job" and not difference.replaces and is_true(reveal(news), REPLACE_UNREADY):
             return await self._replace_unready(old, difference)
         return difference
 
@@ -157,7 +149,7 @@ class Resources:
         if target.kind == CRD:
             self.cluster.kinds_changed()
         if old.field_manager and old.field_manager != target.manager:
-            await relinquish(target.kube, target.kind, target.obj, old.field_manager, self._writer.cancelled)
+            await self._writer.relinquish(target.kube, target.kind, target.obj, old.field_manager)
         return target.state(await self._writer.wait(target, live))
 
     async def delete(self, urn: str, type_: str, id_: str, state: Properties, timeout_s: float) -> None:
@@ -181,7 +173,7 @@ class Resources:
             return
         inputs = desired(old.inputs)
         try:
-            gone = await delete(kube, kind, live, inputs, self._writer.cancelled) is None
+            gone = await self._writer.delete(kube, kind, live, inputs) is None
         except ApiError as error:
             raise Refused(explain(error, live), error) from None
         if kind == CRD:

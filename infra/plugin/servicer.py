@@ -12,6 +12,7 @@ import json
 import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from typing import Any, TypeAlias
 
 import grpc
@@ -19,7 +20,7 @@ from google.protobuf import any_pb2, empty_pb2
 from pulumi.runtime.proto import plugin_pb2, provider_pb2, provider_pb2_grpc, status_pb2
 
 from infra.plugin import config as configuration
-from infra.plugin.apply import Cancelled, Refused
+from infra.plugin.apply import Cancelled
 from infra.plugin.await_.waiting import WaitFailed
 from infra.plugin.check import Naming
 from infra.plugin.cluster import NoCluster
@@ -27,7 +28,9 @@ from infra.plugin.diff import Change, Difference
 from infra.plugin.host import Host, announce_once
 from infra.plugin.invoke import invoke
 from infra.plugin.kinds import type_of_urn
+from infra.plugin.refusals import Refused, plain, unauthorized, unreachable
 from infra.plugin.resources import Resources
+from infra.plugin.state import IDENTITY
 from infra.plugin.wire import decode, encode, has_unknown
 from infra.plugin.writer import InitFailed
 from switchboard.errors import SwitchboardError
@@ -36,7 +39,7 @@ from switchboard.kube import ApiError, Unreachable
 VERSION = "4.34.2"
 """The version of the official plugin that this stands in for."""
 
-_EXPECTED = (Refused, Cancelled, NoCluster, WaitFailed, SwitchboardError, ValueError)
+_EXPECTED = (Cancelled, NoCluster, WaitFailed, SwitchboardError, ValueError)
 _KINDS = {
     (Change.ADD, False): provider_pb2.PropertyDiff.ADD,
     (Change.ADD, True): provider_pb2.PropertyDiff.ADD_REPLACE,
@@ -67,6 +70,21 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
         for task in self._background:
             task.cancel()
         await self._host.close()
+
+    @asynccontextmanager
+    async def _answering(self, context: Context) -> AsyncIterator[None]:
+        """Turn what goes wrong into the call's error."""
+        config = self._resources.config if self._resources is not None else None
+        try:
+            yield
+        except InitFailed as failure:
+            await _abort_with_state(context, failure)
+        except Unreachable as error:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, unreachable(error, config))
+        except (ApiError, Refused) as refusal:
+            await context.abort(grpc.StatusCode.UNKNOWN, _said(refusal, config))
+        except _EXPECTED as error:
+            await context.abort(grpc.StatusCode.UNKNOWN, str(error))
 
     @property
     def resources(self) -> Resources:
@@ -101,7 +119,7 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
     # Configuration.
 
     async def CheckConfig(self, request: Any, context: Context) -> Any:
-        async with _answering(context):
+        async with self._answering(context):
             news = decode(request.news)
             if not has_unknown(news):
                 try:
@@ -113,7 +131,7 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
             return provider_pb2.CheckResponse(inputs=request.news)
 
     async def DiffConfig(self, request: Any, context: Context) -> Any:
-        async with _answering(context):
+        async with self._answering(context):
             olds, news = decode(request.olds), decode(request.news)
             changed = sorted(
                 key for key in {*olds, *news} if olds.get(key) != news.get(key) and key != "version"
@@ -127,7 +145,7 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
             return provider_pb2.DiffResponse(changes=some, diffs=changed, replaces=replaces)
 
     async def Configure(self, request: Any, context: Context) -> Any:
-        async with _answering(context):
+        async with self._answering(context):
             self._resources = self._make(configuration.parse(decode(request.args), os.environ), self._host)
             task = asyncio.ensure_future(announce_once(self._host))
             self._background.add(task)
@@ -139,7 +157,7 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
     # Resources.
 
     async def Check(self, request: Any, context: Context) -> Any:
-        async with _answering(context):
+        async with self._answering(context):
             olds = decode(request.olds) if request.HasField("olds") else None
             inputs, failures = await self.resources.check(
                 type_of_urn(request.urn), decode(request.news), olds or None, _naming(request)
@@ -150,10 +168,10 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
             )
 
     async def Diff(self, request: Any, context: Context) -> Any:
-        async with _answering(context):
+        async with self._answering(context):
             difference = await self.resources.diff(
                 type_of_urn(request.urn),
-                decode(request.olds),
+                decode(request.olds, IDENTITY),
                 decode(request.old_inputs),
                 decode(request.news),
                 list(request.ignoreChanges),
@@ -161,7 +179,7 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
             return diff_response(difference)
 
     async def Create(self, request: Any, context: Context) -> Any:
-        async with _answering(context):
+        async with self._answering(context):
             id_, properties = await self.resources.create(
                 request.urn,
                 type_of_urn(request.urn),
@@ -172,7 +190,7 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
             return provider_pb2.CreateResponse(id=id_, properties=encode(properties))
 
     async def Read(self, request: Any, context: Context) -> Any:
-        async with _answering(context):
+        async with self._answering(context):
             found = await self.resources.read(
                 type_of_urn(request.urn), request.id, decode(request.properties), decode(request.inputs)
             )
@@ -183,11 +201,11 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
             )
 
     async def Update(self, request: Any, context: Context) -> Any:
-        async with _answering(context):
+        async with self._answering(context):
             properties = await self.resources.update(
                 request.urn,
                 type_of_urn(request.urn),
-                decode(request.olds),
+                decode(request.olds, IDENTITY),
                 decode(request.news),
                 list(request.ignoreChanges),
                 request.timeout,
@@ -196,7 +214,7 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
             return provider_pb2.UpdateResponse(properties=encode(properties))
 
     async def Delete(self, request: Any, context: Context) -> Any:
-        async with _answering(context):
+        async with self._answering(context):
             await self.resources.delete(
                 request.urn, type_of_urn(request.urn), request.id, decode(request.properties), request.timeout
             )
@@ -205,7 +223,7 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
     # Functions and components.
 
     async def Invoke(self, request: Any, context: Context) -> Any:
-        async with _answering(context):
+        async with self._answering(context):
             response = provider_pb2.InvokeResponse()
             # The field is called `return`, which only `getattr` can say.
             getattr(response, "return").CopyFrom(encode(invoke(request.tok, decode(request.args))))
@@ -248,23 +266,13 @@ def diff_response(difference: Difference) -> Any:
     )
 
 
-@asynccontextmanager
-async def _answering(context: Context) -> AsyncIterator[None]:
-    """Turn what goes wrong into the call's error."""
-    try:
-        yield
-    except InitFailed as failure:
-        await _abort_with_state(context, failure)
-    except Unreachable as error:
-        await context.abort(
-            grpc.StatusCode.UNAVAILABLE, f"the Kubernetes API server can't be reached: {error}"
-        )
-    except ApiError as error:
-        await context.abort(
-            grpc.StatusCode.UNKNOWN, f"the Kubernetes API server refused: {error.message or error}"
-        )
-    except _EXPECTED as error:
-        await context.abort(grpc.StatusCode.UNKNOWN, str(error))
+def _said(refusal: ApiError | Refused, config: configuration.Config | None) -> str:
+    error = refusal.error if isinstance(refusal, Refused) else refusal
+    if error.status == 401 and config is not None:
+        return unauthorized(config, datetime.now(UTC))
+    if isinstance(refusal, Refused):
+        return str(refusal)
+    return f"the Kubernetes API server refused: {plain(error.message) or error}"
 
 
 async def _abort_with_state(context: Context, failure: InitFailed) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from infra.plugin.wire import Properties, Secret, from_kubernetes, hide, reveal, to_kubernetes
@@ -18,6 +19,8 @@ INPUTS = "__inputs"
 FIELD_MANAGER = "__fieldManager"
 INITIAL_API_VERSION = "__initialApiVersion"
 _OURS = (INPUTS, FIELD_MANAGER, INITIAL_API_VERSION)
+IDENTITY = (*_OURS, "metadata")
+"""All of a state that a comparison or an update reads; the rest of the live object is for refreshes."""
 
 READ_ONLY_METADATA = (
     "creationTimestamp",
@@ -35,12 +38,18 @@ _REVISION = "deployment.kubernetes.io/revision"
 
 @dataclass(frozen=True)
 class State:
-    """A state, taken apart: `inputs` with their secrets, `live` in plain values."""
+    """A state, taken apart: `inputs` with their secrets, and as kept what `live` shows in plain values."""
 
     inputs: Properties
-    live: Object
+    kept: Properties
     field_manager: str | None
     initial_api_version: str | None
+
+    @cached_property
+    def live(self) -> Object:
+        """The object as the API server last showed it."""
+        found: Object = to_kubernetes({key: value for key, value in self.kept.items() if key not in _OURS})
+        return found
 
 
 def checkpoint(
@@ -69,7 +78,7 @@ def parse(state: Properties, fallback_inputs: Properties | None = None) -> State
         inputs = inputs.value
     return State(
         inputs=inputs if isinstance(inputs, dict) else (fallback_inputs or {}),
-        live=to_kubernetes({key: value for key, value in state.items() if key not in _OURS}),
+        kept=state,
         field_manager=state.get(FIELD_MANAGER),
         initial_api_version=state.get(INITIAL_API_VERSION),
     )

@@ -7,7 +7,7 @@ API server refuses `3.0` where it wants an integer. Assets and archives have no 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -60,13 +60,15 @@ class WireError(ValueError):
     """A property bag that can't be a Kubernetes object's; names the property."""
 
 
-def decode(struct: Struct) -> Properties:
-    """The properties in `struct`.
+def decode(struct: Struct, only: Iterable[str] | None = None) -> Properties:
+    """The properties in `struct` (`only`: those of these names).
 
     Raises:
         WireError: for an asset or archive, naming where it is.
     """
-    return {key: found for key, value in struct.fields.items() if (found := _decode(value, key)) is not None}
+    fields = struct.fields
+    keys = fields if only is None else [key for key in only if key in fields]
+    return {key: found for key in keys if (found := _decode(fields[key], key)) is not None}
 
 
 def _decode(value: Value, path: str) -> Any:
@@ -190,10 +192,15 @@ def rename_keys(value: Any, rename: Callable[[str], str]) -> Any:
 
 def to_kubernetes(properties: Any) -> Any:
     """The Kubernetes form of properties: no secrets' wrappers, `x_kubernetes_…` of CRD schemas with dashes."""
-    return rename_keys(
-        reveal(properties),
-        lambda key: key.replace("_", "-") if key.startswith("x_kubernetes_") else key,
-    )
+    # One pass for both: this runs for every object in every operation.
+    if isinstance(properties, dict):
+        return {
+            key.replace("_", "-") if key.startswith("x_kubernetes_") else key: to_kubernetes(value)
+            for key, value in properties.items()
+        }
+    if isinstance(properties, list):
+        return [to_kubernetes(item) for item in properties]
+    return to_kubernetes(properties.value) if isinstance(properties, Secret) else properties
 
 
 def from_kubernetes(obj: Any) -> Any:

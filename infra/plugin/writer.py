@@ -13,21 +13,13 @@ from typing import TypeVar
 
 from infra.plugin import await_
 from infra.plugin.annotations import PATCH_FIELD_MANAGER, TIMEOUT_SECONDS, annotation
-from infra.plugin.apply import (
-    RETRY_S,
-    Cancelled,
-    Refused,
-    apply,
-    conflicts,
-    name_of,
-    relinquish,
-    retried,
-)
+from infra.plugin.apply import RETRY_S, Cancelled, Outage, apply, delete, relinquish, retried
 from infra.plugin.await_.waiting import WaitFailed, wait_gone, wait_ready
 from infra.plugin.cluster import Cluster, NoCluster
 from infra.plugin.host import Host
 from infra.plugin.kinds import BUILT_IN, TypeToken
 from infra.plugin.naming import field_manager, metadata_of, object_id, with_metadata
+from infra.plugin.refusals import Refused, conflicts, name_of
 from infra.plugin.state import State, checkpoint, desired
 from infra.plugin.wire import Properties
 from switchboard.kube import ApiError, Kind, Kube, Object, Unreachable
@@ -93,11 +85,14 @@ class Writer:
         self.cancelled = asyncio.Event()
         self._host = host
         self._retry_s = retry_s
+        self.outage = Outage()
         self._answered = False
 
     async def ask(self, once: Callable[[], Awaitable[Answer]]) -> Answer:
         """A question; once the server has answered any, its absence is waited out for a while."""
-        answer: Answer = await retried(once, self.cancelled, self._retry_s if self._answered else 0.0)
+        answer: Answer = await retried(
+            once, self.cancelled, self._retry_s if self._answered else 0.0, self.outage
+        )
         self._answered = True
         return answer
 
@@ -126,7 +121,7 @@ class Writer:
             kind = await self.find_kind(token, fresh=True)
             if kind is not None:
                 return kind
-            if loop.time() > until_s or self.cancelled.is_set():
+            if loop.time() > until_s or self.cancelled.is_set() or not _may_come(token):
                 raise ValueError(
                     f"the cluster has no kind {token.kind} in {token.api_version}: "
                     "is its CustomResourceDefinition installed, and does this resource depend on it?"
@@ -192,6 +187,7 @@ class Writer:
             dry_run=dry_run,
             cancelled=self.cancelled,
             retry_s=self._retry_s,
+            outage=self.outage,
         )
 
     async def apply_new(self, target: Target) -> Object:
@@ -231,6 +227,7 @@ class Writer:
                 timeout_s=target.timeout_s,
                 cancelled=self.cancelled,
                 report=lambda text: self._host.status(text, target.urn),
+                just_back=self.outage.is_recent(asyncio.get_running_loop().time()),
             )
         except WaitFailed as failure:
             raise target.failed(failure.live, str(failure), failure.reasons) from None
@@ -250,17 +247,28 @@ class Writer:
         finally:
             self._host.done(urn)
 
+    async def delete(self, kube: Kube, kind: Kind, live: Object, inputs: Object) -> Object | None:
+        return await delete(kube, kind, live, inputs, self.cancelled, self.outage)
+
+    async def relinquish(self, kube: Kube, kind: Kind, obj: Object, field_manager: str) -> None:
+        await relinquish(kube, kind, obj, field_manager, self.cancelled, self.outage)
+
     async def let_go(self, kube: Kube, kind: Kind, live: Object, field_manager: str) -> None:
         """Take a patch back: its fields that nobody else applies go."""
         obj = {"apiVersion": kind.api_version, "kind": kind.kind, "metadata": live["metadata"]}
         try:
-            await relinquish(kube, kind, obj, field_manager, self.cancelled)
+            await self.relinquish(kube, kind, obj, field_manager)
         except Refused as refused:
             raise Refused(
                 f"{refused}. The patch holds a field that the object can't be without: "
                 "set `retain_on_delete`, or let another manager apply that field first",
                 refused.error,
             ) from None
+
+
+def _may_come(token: TypeToken) -> bool:
+    """Whether a definition can bring the kind: their groups have a dot, unlike most of the server's own."""
+    return "." in token.api_version.rpartition("/")[0]
 
 
 def timeout(timeout_s: float, obj: Object) -> float:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 from infra.plugin.await_.pods import Trouble, troubles
 from infra.plugin.await_.rule import Related, Rule, Seen, Verdict
@@ -126,14 +127,21 @@ async def wait_ready(
     timeout_s: float,
     cancelled: asyncio.Event,
     report: Report,
+    just_back: bool = False,
 ) -> Object:
-    """The object when it meets `rule`.
+    """The object when it meets `rule`; `just_back`: the server was away a moment ago, and may refuse what it allows.
 
     Raises:
-        WaitFailed: it didn't within `timeout_s`, never will, is gone, or the wait was cancelled.
+        WaitFailed: it didn't within `timeout_s`, never will, is gone, may not be watched, or the wait was cancelled.
     """
-    if not rule.related and rule.check(live, {}).done:
-        return live
+    if rule.check(live, {}).done:
+        return live  # what belongs to it can only speak against an object that isn't done by itself
+    what = f"{kind.kind} {_full_name(live)}: "
+    related, blind = list(rule.related), ""
+    if not just_back:
+        if refusal := await _refusal(kube, kind, live, f"metadata.name={live['metadata']['name']}"):
+            raise WaitFailed(live, f"{what}applied, but can't be waited for: {refusal}")
+        related, blind = await _visible(kube, live, rule.related)
     verdict = Verdict(False, "no answer from the API server yet")
 
     async def step() -> bool:
@@ -147,27 +155,56 @@ async def wait_ready(
             await report(status_line(verdict, watched.seen))
         return verdict.done or verdict.failed
 
-    async with _watch(kube, kind, live, rule.related) as watched:
+    async with _watch(kube, kind, live, related) as watched:
         ended = await _until(watched, step, timeout_s, cancelled)
         if verdict.done:
             return watched.live
-        what = f"{kind.kind} {_full_name(watched.live)}: "
-        message = what + (f"{ended}: {verdict.message}" if ended else verdict.message)
+        message = what + (f"{ended}: {verdict.message}" if ended else verdict.message) + blind
         reasons = [] if ended == "cancelled" else await explain(kube, watched.live, watched.seen)
         raise WaitFailed(watched.live, message, reasons)
 
 
+async def _visible(kube: Kube, live: Object, related: Sequence[Related]) -> tuple[list[Related], str]:
+    """Those of `related` that the user may see, and words for the rest: what is missing then is no reason to fail."""
+    shown, hidden = [], ""
+    for item in related:
+        if item.applies(live) and (refusal := await _refusal(kube, item.kind, live)):
+            hidden += f" (its {item.kind.plural} can't be seen: {refusal})"
+        else:
+            shown.append(item)
+    return shown, hidden
+
+
+async def _refusal(kube: Kube, kind: Kind, live: Object, field_selector: str | None = None) -> str | None:
+    """Why objects of this kind beside `live` may not be listed; None where they may, or nobody answers."""
+    namespace = live["metadata"].get("namespace") if kind.namespaced else None
+    params = {"limit": "1"} | ({"fieldSelector": field_selector} if field_selector else {})
+    try:
+        await kube.request("GET", kind.path(namespace), params=params)
+    except ApiError as error:
+        return error.message if error.status in (401, 403) else None
+    except Unreachable:
+        pass
+    return None
+
+
 async def check_now(kube: Kube, live: Object, rule: Rule) -> tuple[Verdict, list[str]]:
     """Whether `live` meets `rule` right now, and if not, why."""
+    verdict = rule.check(live, {})
+    if verdict.done:
+        return verdict, []
     namespace = live["metadata"].get("namespace")
+    related, blind = await _visible(kube, live, rule.related)
     seen: dict[str, list[Object]] = {}
-    for item in rule.related:
+    for item in related:
         if item.applies(live):
             seen[item.kind.plural] = await kube.list(
                 item.kind, namespace if item.kind.namespaced else None, label_selector=item.select(live)
             )
     verdict = rule.check(live, seen)
-    return verdict, [] if verdict.done else await explain(kube, live, seen)
+    if verdict.done:
+        return verdict, []
+    return replace(verdict, message=verdict.message + blind), await explain(kube, live, seen)
 
 
 async def wait_gone(

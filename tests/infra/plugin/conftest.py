@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import uuid
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import pytest
@@ -20,6 +20,7 @@ from infra.plugin.writer import InitFailed
 from switchboard.informer import Informer
 from switchboard.kube import NAMESPACES, PODS, Credentials, Kube, Object
 from tests.conftest import ControlPlane
+from tests.infra.plugin.rpc import Remote, served
 
 CONFIG_MAP = "kubernetes:core/v1:ConfigMap"
 DEPLOYMENT = "kubernetes:apps/v1:Deployment"
@@ -39,8 +40,8 @@ class SpyHost(Host):
 class Engine:
     """Registers resources as Pulumi does: check, diff, then create, update or replace; keeps their states."""
 
-    def __init__(self, resources: Resources, kube: Kube, namespace: str, host: SpyHost) -> None:
-        self.resources = resources
+    def __init__(self, resources: Resources | Remote, kube: Kube, namespace: str, host: SpyHost) -> None:
+        self._resources = resources
         self.kube = kube
         self.namespace = namespace
         self.host = host
@@ -48,6 +49,10 @@ class Engine:
         self.states: dict[str, Properties] = {}
         self.inputs: dict[str, Properties] = {}
         self.failed: dict[str, InitFailed] = {}
+
+    @property
+    def resources(self) -> Any:
+        return self._resources
 
     def urn(self, type_: str, name: str) -> str:
         return f"urn:pulumi:t::p::{type_}::{name}"
@@ -163,6 +168,32 @@ async def provider(control_plane: ControlPlane) -> AsyncIterator[Provider]:
 @pytest.fixture
 async def engine(provider: Provider) -> Engine:
     return provider()
+
+
+Served = Callable[..., Awaitable[Engine]]
+
+
+@pytest.fixture
+async def over_grpc(control_plane: ControlPlane) -> AsyncIterator[Served]:
+    """Makes engines that talk to their provider over gRPC; all share one namespace of the test's own."""
+    namespace = f"t-{uuid.uuid4().hex[:8]}"
+    async with AsyncExitStack() as stack, Kube(Credentials.from_kubeconfig(control_plane.kubeconfig)) as kube:
+        await kube.create(NAMESPACES, {"metadata": {"name": namespace}})
+
+        async def make(**settings: Any) -> Engine:
+            host = SpyHost()
+            remote = await stack.enter_async_context(served(host))
+            await remote.configure(**{"kubeconfig": str(control_plane.kubeconfig), **settings})
+            return Engine(remote, kube, namespace, host)
+
+        yield make
+        await kube.delete(NAMESPACES, namespace)
+
+
+@pytest.fixture
+async def remote(over_grpc: Served) -> Engine:
+    """An engine whose provider has no settings but the kubeconfig."""
+    return await over_grpc()
 
 
 def deployment(*, replicas: int = 1, image: str = "busybox:1", **annotations: str) -> Properties:

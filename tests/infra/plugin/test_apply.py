@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from infra.plugin.apply import Cancelled, conflicts, explain, propagation, retried
+from infra.plugin.apply import Cancelled, Outage, propagation, retried
+from infra.plugin.refusals import conflicts, explain
 from switchboard.kube import ApiError, Unreachable
 
 OBJ = {"kind": "ConfigMap", "metadata": {"name": "x", "namespace": "n"}}
@@ -76,6 +77,26 @@ async def test_what_stays_is_said_at_once(error: ApiError) -> None:
     with pytest.raises(ApiError):
         await retried(once, asyncio.Event(), 60)
     assert tries == 1
+
+
+async def test_a_server_that_just_came_back_may_refuse_for_a_moment() -> None:
+    denied = ApiError(403, "Forbidden", 'User "admin" cannot patch resource "configmaps"')
+    answers = iter([Unreachable("refused"), denied, ApiError(401, "Unauthorized", "Unauthorized")])
+    outage = Outage()
+
+    async def once() -> str:
+        if (error := next(answers, None)) is not None:
+            raise error
+        return "done"
+
+    assert await retried(once, asyncio.Event(), 60, outage) == "done"
+    # Other calls of the same connection know of the outage, until it is long past.
+    answers = iter([denied])
+    assert await retried(once, asyncio.Event(), 60, outage) == "done"
+    answers = iter([denied])
+    outage.seen_s -= 60
+    with pytest.raises(ApiError, match="cannot patch"):
+        await retried(once, asyncio.Event(), 60, outage)
 
 
 async def test_a_retry_ends_when_the_user_breaks_off() -> None:

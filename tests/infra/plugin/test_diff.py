@@ -65,7 +65,7 @@ UPDATED = [
     ("a claim grows", PVC, "spec.resources.requests.storage", "2Gi"),
     ("a binding's subjects", BINDING, "subjects[0].name", "t"),
     ("a service's port", SERVICE, "spec.ports[0].port", 81),
-    ("a pod's image", POD, "spec.containers[0].image", "j"),
+    ("a pod's deadline", POD, "spec.activeDeadlineSeconds", 60),
 ]
 REPLACED = [
     ("another name", DEPLOYMENT, "metadata.name", "y"),
@@ -82,6 +82,7 @@ REPLACED = [
     ("a config map's data", CONFIG_MAP, "data.a", "2"),
     ("a secret's data", SECRET, "stringData", Secret({"a": "2"})),
     ("a secret's type", SECRET, "type", "kubernetes.io/tls"),
+    ("a pod's image", POD, "spec.containers[0].image", "j"),
     ("a pod's arguments", POD, "spec.containers[0].args[0]", "y"),
 ]
 

@@ -261,10 +261,12 @@ async def test_it_ends_with_its_engine(tmp_path: Path) -> None:
         assert await process.wait() == 0
 
 
-async def test_it_starts_without_the_sdk(tmp_path: Path) -> None:
+async def test_it_starts_with_what_it_needs(tmp_path: Path) -> None:
+    """Not with the SDK, and with the HTTP client only when an API server is asked."""
+    heavy = ("pulumi.output", "pydantic", "rich", "typer", "cryptography", "aiohttp.client")
     code = (
         "import sys; from infra.plugin import _lean; _lean.install(); import infra.plugin.servicer;"
-        "print([m for m in ('pulumi.output', 'pydantic', 'rich', 'typer') if m in sys.modules])"
+        f"print([m for m in {heavy} if m in sys.modules])"
     )
     done = await asyncio.create_subprocess_exec(sys.executable, "-c", code, stdout=asyncio.subprocess.PIPE)
     out, _ = await done.communicate()

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import base64
 import json
-import os
 import signal
 import subprocess
-import sys
-import uuid
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from infra.local import toolchain
-from infra.plugin.install import install_in_home
-from infra.plugin.servicer import VERSION
-from tests.conftest import ControlPlane
+from infra.plugin.kinds import BUILT_IN
+from switchboard.kube import NAMESPACES, Credentials, Kube
+from tests.conftest import ControlPlane, run_apart
+from tests.infra.plugin.conftest import deployment
+from tests.infra.plugin.project import Project
 
 PROGRAM = """
 import json
@@ -55,72 +56,9 @@ pulumi.export("data", settings.data)
 """
 
 
-class Project:
-    """A Pulumi project of its own, with its own home, backend and plugin."""
-
-    def __init__(self, folder: Path, control_plane: ControlPlane) -> None:
-        tools = toolchain.locate(["pulumi", "pulumi-language-python"])
-        self.folder = folder / "project"
-        self.folder.mkdir()
-        (self.folder / "__main__.py").write_text(PROGRAM)
-        python = Path(sys.prefix)
-        (self.folder / "Pulumi.yaml").write_text(
-            json.dumps(
-                {"name": "trial", "runtime": {"name": "python", "options": {"virtualenv": str(python)}}}
-            )
-        )
-        home, backend = folder / "home", folder / "backend"
-        backend.mkdir()
-        install_in_home(home, VERSION)
-        self.pulumi = str(tools.path("pulumi"))
-        self.environ = {
-            **os.environ,
-            "PATH": os.pathsep.join([*map(str, tools.bin_dirs), os.environ["PATH"]]),
-            "PULUMI_HOME": str(home),
-            "PULUMI_BACKEND_URL": backend.as_uri(),
-            "PULUMI_CONFIG_PASSPHRASE": "test",
-            "PULUMI_SKIP_UPDATE_CHECK": "true",
-            "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "true",
-            "TMPDIR": str(folder),
-        }
-        self.wanted: dict[str, Any] = {
-            "kubeconfig": str(control_plane.kubeconfig),
-            "namespace": f"p-{uuid.uuid4().hex[:8]}",
-            "settings": {"a": "1"},
-        }
-        self.want()
-
-    def want(self, **changes: Any) -> None:
-        self.wanted |= changes
-        (self.folder / "want.json").write_text(json.dumps(self.wanted))
-
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [self.pulumi, *arguments, "--non-interactive", "--color", "never"],
-            cwd=self.folder,
-            env=self.environ,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-
-    def run(self, *arguments: str) -> str:
-        process = self.start(*arguments)
-        out, _ = process.communicate(timeout=240)
-        assert process.returncode == 0, out
-        return out
-
-    def up(self) -> str:
-        return self.run("up", "--yes", "--skip-preview", "--stack", "t")
-
-    def state(self) -> dict[str, Any]:
-        exported = json.loads(self.run("stack", "export", "--stack", "t"))
-        return {item["urn"].rpartition("::")[2]: item for item in exported["deployment"].get("resources", [])}
-
-
 @pytest.fixture
 def project(tmp_path: Path, control_plane: ControlPlane) -> Iterator[Project]:
-    found = Project(tmp_path, control_plane)
+    found = Project(tmp_path, control_plane, PROGRAM)
     found.run("stack", "init", "t")
     yield found
     found.run("destroy", "--yes", "--skip-preview", "--stack", "t")
@@ -150,6 +88,9 @@ def test_a_stack_s_life(project: Project) -> None:
     assert "+ 5 created" in created
     assert "warning" not in created
     state = project.state()
+    for hidden in (b"hunter2", b'"hunter2"'):
+        for shape in (hidden, base64.b64encode(hidden).rstrip(b"=")):
+            assert shape.decode() not in project.checkpoint()
     name = state["settings"]["outputs"]["metadata"]["name"]
     assert state["settings"]["id"] == f"{project.wanted['namespace']}/{name}"
     assert "hunter2" not in json.dumps(state)
@@ -157,6 +98,10 @@ def test_a_stack_s_life(project: Project) -> None:
 
     # What somebody changed by hand is shown, and put right.
     kubectl_patch(project, name, '[{"op": "remove", "path": "/data/a"}]')
+    drift = project.run("refresh", "--preview-only", "--diff", "--stack", "t")
+    assert "~ 1 to update" in drift
+    assert '- a: "1"' in drift
+    assert "- a" not in project.run("preview", "--diff", "--stack", "t")
     assert "~ 1 updated" in project.run("refresh", "--yes", "--skip-preview", "--stack", "t")
     assert "+ a" in project.run("preview", "--diff", "--stack", "t")
     assert "+-1 replaced" in project.up()
@@ -192,3 +137,160 @@ def test_ctrl_c_ends_a_wait_and_the_next_run_goes_on(project: Project) -> None:
     project.want(deployment={"pulumi.com/skipAwait": "true"})
     assert "~ 1 updated" in project.up()
     assert "initErrors" not in project.state()["web"]
+
+
+@pytest.fixture
+def objects(tmp_path: Path, control_plane: ControlPlane) -> Iterator[Project]:
+    """A project of plain objects in a namespace that isn't its own."""
+    project = Project(tmp_path, control_plane)
+    project.run("stack", "init", "t")
+    run_apart(
+        in_cluster(project, lambda kube: kube.create(NAMESPACES, {"metadata": {"name": namespace(project)}}))
+    )
+    yield project
+    run_apart(in_cluster(project, lambda kube: kube.delete(NAMESPACES, namespace(project))))
+
+
+def namespace(project: Project) -> str:
+    return str(project.wanted["namespace"])
+
+
+async def in_cluster(project: Project, work: Callable[[Kube], Awaitable[Any]]) -> Any:
+    async with Kube(Credentials.from_kubeconfig(Path(project.environ["KUBECONFIG"]))) as kube:
+        return await work(kube)
+
+
+def config_map(name: str, data: dict[str, str], **options: Any) -> dict[str, Any]:
+    return {
+        "kind": "ConfigMap",
+        "name": name,
+        "args": {"metadata": {"name": name}, "data": data},
+        "options": options,
+    }
+
+
+def test_imports_recover_inputs_and_leave_no_difference(objects: Project) -> None:
+    by_hand = {
+        "config-map": {"apiVersion": "v1", "kind": "ConfigMap", "data": {"a": "1"}},
+        "deployment": {"apiVersion": "apps/v1", "kind": "Deployment", "spec": deployment(replicas=0)["spec"]},
+        "secret": {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "data": {"k": base64.b64encode(b"hunter2").decode()},
+        },
+    }
+    for name, body in by_hand.items():
+        obj = {**body, "metadata": {"name": name, "namespace": namespace(objects), "labels": {"by": "hand"}}}
+        kind = BUILT_IN[body["apiVersion"], body["kind"]]
+        run_apart(in_cluster(objects, lambda kube, kind=kind, obj=obj: kube.create(kind, obj)))  # type: ignore[misc]
+
+    # One by the command, the others by the option: then nothing is left to do.
+    deploy = f"{namespace(objects)}/deployment"
+    command = (
+        "import",
+        "kubernetes:apps/v1:Deployment",
+        "deployment",
+        deploy,
+        "--yes",
+        "--generate-code=false",
+    )
+    objects.run(*command, "--protect=false", "--stack", "t")
+    assert (
+        objects.state()["deployment"]["inputs"]["spec"]["template"]["spec"]["containers"][0]["image"]
+        == "busybox:1"
+    )
+    inputs = objects.state()["deployment"]["inputs"]
+    labels = {"by": "hand"}
+    objects.want(
+        objects=[
+            {
+                "kind": "Deployment",
+                "name": "deployment",
+                "ambient": True,
+                "args": {"metadata": inputs["metadata"], "spec": inputs["spec"]},
+            },
+            {
+                "kind": "ConfigMap",
+                "name": "config-map",
+                "args": {"metadata": {"name": "config-map", "labels": labels}, "data": {"a": "1"}},
+                "options": {"import_": f"{namespace(objects)}/config-map"},
+            },
+            {
+                "kind": "Secret",
+                "name": "secret",
+                "args": {
+                    "metadata": {"name": "secret", "labels": labels},
+                    "data": by_hand["secret"]["data"],
+                    "type": "Opaque",
+                },
+                "options": {"import_": f"{namespace(objects)}/secret"},
+            },
+        ]
+    )
+    imported = objects.up()
+    assert "= 2 imported" in imported
+    assert "warning" not in imported
+    for clear in (b"hunter2", base64.b64encode(b"hunter2").rstrip(b"=")):
+        assert clear.decode() not in objects.checkpoint()
+    objects.run("preview", "--refresh", "--expect-no-changes", "--stack", "t")
+    # What was imported is changed like any other.
+    changed = objects.wanted["objects"][1]
+    del changed["options"]
+    changed["args"]["data"] = {"a": "2"}
+    objects.want()
+    assert "+-1 replaced" in objects.up()
+
+
+def test_what_can_t_exist_yet_is_previewed_and_made_in_one_go(objects: Project) -> None:
+    group = f"{namespace(objects)}.switchboard.dev"
+    names = {"kind": "Lamp", "plural": "lamps", "singular": "lamp", "listKind": "LampList"}
+    schema = {"type": "object", "x_kubernetes_preserve_unknown_fields": True}
+    version = {"name": "v1", "served": True, "storage": True, "schema": {"open_apiv3_schema": schema}}
+    definition = {
+        "kind": "CustomResourceDefinition",
+        "name": "lamps",
+        "args": {
+            "metadata": {"name": f"lamps.{group}"},
+            "spec": {"group": group, "scope": "Namespaced", "names": names, "versions": [version]},
+        },
+    }
+    lamp = {
+        "kind": "CustomResource",
+        "name": "desk",
+        "args": {
+            "api_version": f"{group}/v1",
+            "kind": "Lamp",
+            "metadata": {"name": "desk"},
+            "spec": {"on": True},
+        },
+        "options": {"depends_on": ["lamps"]},
+    }
+    objects.want(objects=[definition, lamp])
+    assert "+ 4 to create" in objects.run("preview", "--stack", "t")
+    assert "+ 4 created" in objects.up()
+    assert objects.state()["desk"]["id"] == f"{namespace(objects)}/desk"
+    assert "- 4 deleted" in objects.run("destroy", "--yes", "--skip-preview", "--stack", "t")
+
+
+def diagnostics(output: str) -> list[str]:
+    """The lines of Pulumi's last word, after what it showed on the way."""
+    return output.partition("Diagnostics:")[2].splitlines()
+
+
+def test_one_failure_is_one_line_and_the_rest_is_kept(objects: Project) -> None:
+    good = objects.wanted["kubeconfig"]
+    document = yaml.safe_load(Path(good).read_text())
+    document["users"][0]["user"] = {"token": "guessed"}
+    objects.want(kubeconfig=json.dumps(document), objects=[config_map("a", {"x": "1"})])
+    said = objects.fails("up", "--yes", "--skip-preview", "--stack", "t")
+    (line,) = [line for line in diagnostics(said) if "ConfigMap" not in line and "credential" in line]
+    assert "refused the credential of context 'public' (the given kubeconfig)" in line
+
+    objects.want(kubeconfig=good, objects=[config_map("a", {"x": "1"}), config_map("b", {"x": 1})])  # type: ignore[dict-item]
+    said = objects.fails("up", "--yes", "--skip-preview", "--stack", "t")
+    (line,) = [line for line in diagnostics(said) if "data.x" in line]
+    assert f"ConfigMap {namespace(objects)}/b: data.x: expected string, got 1" in line
+    assert set(objects.state()) >= {"a"}
+    assert "b" not in objects.state()
+    objects.want(objects=[config_map("a", {"x": "1"}), config_map("b", {"x": "1"})])
+    assert "+ 1 created" in objects.up()

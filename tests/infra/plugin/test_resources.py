@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from infra.plugin.apply import Refused
 from infra.plugin.kinds import CRD
+from infra.plugin.refusals import Refused
 from infra.plugin.wire import UNKNOWN, Properties, Secret
 from infra.plugin.writer import InitFailed
 from switchboard.kube import CONFIG_MAPS, DEPLOYMENTS, NAMESPACES, SECRETS, ApiError, Kind, Unreachable

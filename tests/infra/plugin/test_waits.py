@@ -10,7 +10,7 @@ import pytest
 
 from infra.plugin.wire import Properties
 from infra.plugin.writer import InitFailed
-from switchboard.kube import CONFIG_MAPS, JOBS, PODS, Kind
+from switchboard.kube import CONFIG_MAPS, JOBS, PODS, REPLICA_SETS, Kind
 from tests.infra.plugin.conftest import CONFIG_MAP, DEPLOYMENT, Engine, deployment, in_namespace, kubelet
 
 STATEFUL_SET = "kubernetes:apps/v1:StatefulSet"
@@ -207,3 +207,21 @@ async def test_a_deletion_waits_for_finalizers_and_says_so(engine: Engine) -> No
     assert not work.done()
     await engine.kube.patch(CONFIG_MAPS, name, {"metadata": {"finalizers": None}}, engine.namespace)
     await work
+
+
+async def test_a_deletion_takes_what_the_object_made_first(engine: Engine) -> None:
+    async with kubelet(engine):
+        await engine.up(DEPLOYMENT, "web", in_namespace(engine, deployment(replicas=2)))
+        assert len(await engine.kube.list(PODS, engine.namespace)) == 2
+        await engine.destroy(DEPLOYMENT, "web")
+    # Foreground: when it is gone, so is all of this; in the background it would still be there.
+    assert await engine.kube.list(PODS, engine.namespace) == []
+    assert await engine.kube.list(REPLICA_SETS, engine.namespace) == []
+
+
+async def test_a_deletion_can_leave_what_the_object_made(engine: Engine) -> None:
+    async with kubelet(engine):
+        inputs = in_namespace(engine, deployment(deletionPropagationPolicy="orphan"))
+        await engine.up(DEPLOYMENT, "web", inputs)
+        await engine.destroy(DEPLOYMENT, "web")
+        assert len(await engine.kube.list(REPLICA_SETS, engine.namespace)) == 1
