@@ -4,7 +4,7 @@ STACK ?= local
 ARGS ?=
 SWITCHBOARD = .venv/bin/switchboard
 
-.PHONY: help up down clean status pulumi test lint lock venv
+.PHONY: help up down clean status doctor pulumi test check lint lock venv
 .DEFAULT_GOAL := help
 
 help: ## what there is
@@ -25,12 +25,19 @@ clean: venv ## remove the stack's state, not the built tools
 status: venv ## what runs, healthy or not, with addresses
 	@$(SWITCHBOARD) status --stack $(STACK) $(ARGS)
 
+doctor: venv ## what is wrong with machine, tools, sites and stack, and how to mend it
+	@$(SWITCHBOARD) doctor --stack $(STACK) $(ARGS)
+
 pulumi: venv ## Pulumi with the right environment: make pulumi ARGS="preview --diff"
 	@$(SWITCHBOARD) pulumi --stack $(STACK) -- $(ARGS)
 
 test: venv ## the tests (ARGS="tests/models -k loading" for some of them)
 	@$(SWITCHBOARD) infra toolchain build
+	@$(SWITCHBOARD) infra check --prepare
 	@.venv/bin/python -m pytest $(ARGS)
+
+check: venv ## independent checkers and our policies over all that the stacks declare
+	@$(SWITCHBOARD) infra check $(ARGS)
 
 lint: venv ## format and check
 	@.venv/bin/ruff format . && .venv/bin/ruff check --fix . && .venv/bin/mypy
@@ -38,3 +45,5 @@ lint: venv ## format and check
 lock: venv ## resolve requirements.lock anew
 	@.venv/bin/uv pip compile --universal --generate-hashes --no-emit-index-url --python-version 3.11 \
 	  --extra dev pyproject.toml --upgrade --output-file requirements.lock --quiet
+	@cd infra/checkers && ../../.venv/bin/uv pip compile --universal --generate-hashes --no-emit-index-url \
+	  --python-version 3.11 requirements.in --upgrade --output-file requirements.lock --quiet

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import time
-import urllib.error
-import urllib.request
 import uuid
 from dataclasses import dataclass
 from typing import Any
 
+from switchboard import questions
 from switchboard.errors import SwitchboardError
+
+NOT_YET = (502, 503, 504)
+"""A gateway's answers while it is up and hasn't found its replicas."""
 
 
 @dataclass(frozen=True)
@@ -29,25 +30,16 @@ def ask(url: str, question: str, *, language: str | None = None, deadline_s: flo
     Raises:
         SwitchboardError: not answered within `deadline_s`, with the last reason.
     """
-    body: dict[str, Any] = {"text": question}
-    if language:
-        body["language"] = language
     end = time.monotonic() + deadline_s
     while True:
-        request = urllib.request.Request(  # noqa: S310 - the address is the stack's own gateway
-            f"{url}/v1/chat",
-            data=json.dumps(body).encode(),
-            headers={"Content-Type": "application/json", "X-Session-Id": f"up-{uuid.uuid4()}"},
-        )
-        started = time.monotonic()
         try:
-            with urllib.request.urlopen(request, timeout=10) as response:  # noqa: S310
-                return Answered(question, url, json.load(response), time.monotonic() - started)
-        except urllib.error.HTTPError as error:
-            reason = f"{error.code} {error.read(500).decode(errors='replace').strip()}"
-            if error.code not in (502, 503, 504):
+            answered = questions.put(url, question, language=language, session=f"up-{uuid.uuid4()}")
+            return Answered(question, url, answered.body, answered.seconds)
+        except questions.Refused as error:
+            reason = str(error)
+            if error.status not in NOT_YET:
                 raise SwitchboardError(f"{url} refused the question: {reason}") from None
-        except (OSError, ValueError) as error:
+        except questions.NoAnswer as error:
             reason = str(error)
         if time.monotonic() >= end:
             raise SwitchboardError(

@@ -8,12 +8,25 @@ from typing import Annotated, Literal
 
 import typer
 
-from switchboard.paths import DEFAULT_STACK
+from infra import render_cli
+from switchboard.paths import DEFAULT_STACK, ROOT
 
 app = typer.Typer(no_args_is_help=True, help="What is there: the cloud, its stacks and its tools.")
 
+
+def _stacks() -> list[str]:
+    """For the shell's completion."""
+    return sorted(path.name.split(".")[1] for path in ROOT.glob("Pulumi.*.yaml"))
+
+
 StackOption = Annotated[
-    str, typer.Option("--stack", envvar="SWITCHBOARD_STACK", help="The stack, as in Pulumi.<stack>.yaml.")
+    str,
+    typer.Option(
+        "--stack",
+        envvar="SWITCHBOARD_STACK",
+        help="The stack, as in Pulumi.<stack>.yaml.",
+        autocompletion=_stacks,
+    ),
 ]
 OutputOption = Annotated[
     Literal["text", "json"], typer.Option("--output", "-o", help="`json` for other programs.")
@@ -72,6 +85,20 @@ def status(stack: StackOption = DEFAULT_STACK, output: OutputOption = "text") ->
         raise typer.Exit(1)
 
 
+@app.command(
+    epilog="Examples: `switchboard doctor` · `switchboard doctor --stack staging` · "
+    "`switchboard doctor -o json | jq '.findings[] | select(.status == \"failed\")'`"
+)
+def doctor(stack: StackOption = DEFAULT_STACK, output: OutputOption = "text") -> None:
+    """What is wrong with machine, tools, sites and stack, and how to mend it. Exit code 1 where something failed."""
+    from infra.doctor import examine, table
+
+    report = examine(stack)
+    typer.echo(report.model_dump_json(indent=2) if output == "json" else table(report))
+    if not report.passed:
+        raise typer.Exit(1)
+
+
 @app.command(epilog='Example: `eval "$(switchboard env)"`, then `kubectl --context public get pods -A`')
 def env(stack: StackOption = DEFAULT_STACK) -> None:
     """Print the environment in which plain `pulumi up` and `kubectl` work on the stack."""
@@ -107,4 +134,6 @@ def _toolchain() -> typer.Typer:
     return toolchain_app
 
 
+app.command("render", epilog=render_cli.RENDER_EXAMPLES)(render_cli.render)
+app.command("check", epilog=render_cli.CHECK_EXAMPLES)(render_cli.check)
 app.add_typer(_toolchain(), name="toolchain")

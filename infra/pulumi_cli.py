@@ -10,22 +10,20 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
+import shlex
 import shutil
-import socket
+import signal
 import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
-from datetime import datetime
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import Literal
 
-import psutil
-
-from infra import config
-from infra.local import processes, toolchain
+from infra import config, identity, locks, pulumi_output
+from infra.local import cloud, processes, toolchain
 from infra.local.layout import SiteLayout
 from infra.plugin.install import install_in_home
 from switchboard.errors import SwitchboardError
@@ -35,12 +33,16 @@ from switchboard.progress import Progress, Step
 PASSPHRASE = "local"  # noqa: S105
 """Of the `local` stack's secrets: it holds none worth keeping; other stacks bring a secrets provider of their own."""
 
+CHANGING = frozenset({"destroy", "dn", "down", "import", "refresh", "up", "update", "watch"})
+"""Pulumi's commands that change a stack, with their aliases."""
+WITHOUT_PROGRAM = frozenset({"destroy", "dn", "down", "import", "refresh"})
+"""Those for which Pulumi doesn't run the program, which would look first whether the clusters are the stack's."""
+JUDGED = frozenset({"up", "update", "preview", "pre"})
+"""Those at which the policies are asked."""
+POLICIES = ROOT / "infra" / "policy"
+
 FETCH_TIMEOUT_S = 20.0
 RETRY_AFTER_S = 24 * 3600.0
-CLOCK_TOLERANCE_S = 2.0
-"""A process's start is known to a second or so: it is counted from the boot, whose time is in whole seconds."""
-
-_CHANGE = re.compile(r"^ *[+\-~]+ +(\S+) (\S+) (creat|updat|delet|replac)(ed|e|ing)\b")
 
 
 def backend(stack_name: str) -> Path:
@@ -161,7 +163,7 @@ def ensure_stack(stack_name: str, tools: toolchain.Toolchain) -> None:
         SwitchboardError: another Pulumi is at work on this stack, or its state can't be repaired.
     """
     backend(stack_name).mkdir(parents=True, exist_ok=True, mode=0o700)
-    _release_dead_lock(stack_name)
+    locks.release_dead(backend(stack_name), stack_name)
     end_leftovers(stack_name)
     checkpoint = backend(stack_name) / ".pulumi" / "stacks" / config.PROJECT / f"{stack_name}.json"
     if not checkpoint.exists():
@@ -179,42 +181,43 @@ def ensure_stack(stack_name: str, tools: toolchain.Toolchain) -> None:
         _run(stack_name, tools, ["refresh", "--yes", "--skip-preview", "--clear-pending-creates"])
 
 
-def _release_dead_lock(stack_name: str) -> None:
-    for lock in (backend(stack_name) / ".pulumi" / "locks").rglob("*.json"):
-        try:
-            owner = json.loads(lock.read_text())
-        except (OSError, ValueError):
-            owner = None
-        if isinstance(owner, dict) and _is_held(owner):
-            raise SwitchboardError(
-                f"stack {stack_name} is locked by pulumi (pid {owner['pid']}, since {owner['timestamp']})",
-                "wait until it ends, then run this again",
-            )
-        lock.unlink(missing_ok=True)
-
-
-def _is_held(owner: Mapping[str, object]) -> bool:
-    """Whether who wrote a lock still runs: a pid alone may be another's by now, after a restart of the machine for
-    one, so it must be a Pulumi that was started before."""
-    pid, stamp = owner.get("pid"), owner.get("timestamp")
-    if not isinstance(pid, int) or owner.get("hostname") != socket.gethostname():
-        return False
-    try:
-        locked_at_s = datetime.fromisoformat(str(stamp)).timestamp()
-        process = psutil.Process(pid)
-        return (
-            process.status() != psutil.STATUS_ZOMBIE
-            and process.name().startswith("pulumi")
-            and process.create_time() <= locked_at_s + CLOCK_TOLERANCE_S
-        )
-    except (ValueError, OverflowError, psutil.Error):
-        return False
-
-
 def run(stack_name: str, tools: toolchain.Toolchain, arguments: Sequence[str]) -> int:
-    """Pulumi with the stack's environment, on this terminal; its exit code."""
+    """Pulumi with the stack's environment, on this terminal; its exit code.
+
+    A command that changes an embedded stack holds the stack, as `switchboard up` does. Ctrl-C is Pulumi's, which ends
+    in order at the first one and at once at the second.
+
+    Raises:
+        SwitchboardError: somebody else is at work on the stack; names who. Or a cluster isn't the stack file's.
+    """
     environ = {**os.environ, **environment(stack_name, tools)}
-    return subprocess.run([str(tools.path("pulumi")), *arguments], cwd=ROOT, env=environ).returncode
+    if WITHOUT_PROGRAM & set(arguments):
+        identity.verify(config.load(stack_name), state_dir(stack_name), applying=True)
+    with _held(stack_name, arguments):
+        command = [str(tools.path("pulumi")), *with_policies(arguments)]
+        process = subprocess.Popen(command, cwd=ROOT, env=environ)
+        while True:
+            with contextlib.suppress(KeyboardInterrupt):
+                return process.wait()
+
+
+def with_policies(arguments: Sequence[str]) -> list[str]:
+    """Pulumi's arguments and the stack's policies, where it makes or shows changes and no pack is named."""
+    named = any(each.startswith("--policy-pack") for each in arguments)
+    if named or not JUDGED & set(arguments):
+        return list(arguments)
+    return [*arguments, "--policy-pack", str(POLICIES)]
+
+
+@contextlib.contextmanager
+def _held(stack_name: str, arguments: Sequence[str]) -> Iterator[None]:
+    """The stack's lock where the command changes an embedded stack. What a killed Pulumi left is cleared."""
+    if not CHANGING & set(arguments) or not config.load(stack_name).embedded:
+        yield
+        return
+    with cloud.exclusive(stack_name, f"switchboard pulumi -- {shlex.join(arguments)}"):
+        locks.release_dead(backend(stack_name), stack_name)
+        yield
 
 
 def _own_environment(stack_name: str, tools: toolchain.Toolchain) -> dict[str, str]:
@@ -232,8 +235,9 @@ def _run(stack_name: str, tools: toolchain.Toolchain, arguments: Sequence[str]) 
         text=True,
     )
     if done.returncode != 0:
+        why = pulumi_output.reason((done.stdout + done.stderr).splitlines())
         raise SwitchboardError(
-            f"`pulumi {' '.join(arguments[:2])}` failed: {_reason((done.stdout + done.stderr).splitlines())}",
+            f"`pulumi {' '.join(arguments[:2])}` failed: {why}",
             f'`make pulumi ARGS="{" ".join(arguments)}"` shows all of it',
         )
     return done.stdout
@@ -242,7 +246,8 @@ def _run(stack_name: str, tools: toolchain.Toolchain, arguments: Sequence[str]) 
 def up(stack_name: str, tools: toolchain.Toolchain, progress: Progress, *, refresh: bool = False) -> str:
     """`pulumi up` without questions, its changes counted live; returns Pulumi's summary (`61 created`).
 
-    With `refresh` it first compares its state with what is there.
+    With `refresh` it first compares its state with what is there. The policies judge once more what was judged as it is
+    declared (`infra.policy.stack`): now with all that only the clusters know.
 
     Raises:
         SwitchboardError: with Pulumi's own reason, and where its whole output is.
@@ -258,50 +263,60 @@ def up(stack_name: str, tools: toolchain.Toolchain, progress: Progress, *, refre
         "--non-interactive",
         "--color",
         "never",
+        "--policy-pack",
+        str(POLICIES),
         *(["--refresh"] if refresh else []),
     ]
     with progress.step(f"pulumi up ({stack_name})") as step:
         with subprocess.Popen(
-            command, cwd=ROOT, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            command,
+            cwd=ROOT,
+            env=environ,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
         ) as process:
-            lines = _follow(process, log, step)
+            try:
+                lines = _follow(process, log, step)
+            except KeyboardInterrupt:
+                _interrupt(process, log, step)
+                raise
         if process.returncode != 0:
-            raise SwitchboardError(f"`pulumi up` failed: {_reason(lines)}", f"all of its output: {log}")
-    return _summary(lines)
+            if owner := next((lock.owner for lock in locks.read(backend(stack_name)) if lock.held), None):
+                raise locks.held_by(stack_name, owner)
+            raise pulumi_output.error(lines, log)
+    return pulumi_output.summary(lines)
 
 
-def _follow(process: subprocess.Popen[str], log: Path, step: Step) -> list[str]:
+def _interrupt(process: subprocess.Popen[str], log: Path, step: Step) -> None:
+    """Have Pulumi end in order, so that its state tells what was done; a second Ctrl-C ends it at once.
+
+    Ctrl-C at a terminal reaches Pulumi too, and would be its second one if it were passed on.
+    """
+    alone = sys.stdin is None or not sys.stdin.isatty()
+    if alone:
+        process.send_signal(signal.SIGINT)
+    step.detail("interrupted: Pulumi ends what it has begun (Ctrl-C again ends it at once)")
+    try:
+        _follow(process, log, step, mode="a")
+        process.wait()
+    except KeyboardInterrupt:
+        if alone:
+            process.send_signal(signal.SIGINT)
+        process.wait()
+
+
+def _follow(
+    process: subprocess.Popen[str], log: Path, step: Step, *, mode: Literal["w", "a"] = "w"
+) -> list[str]:
     """Copy the output to `log`, show what is being changed, and return the last lines."""
     recent: deque[str] = deque(maxlen=2000)
     done = 0
-    with log.open("w", buffering=1) as file:  # line by line: it is read while Pulumi works
+    with log.open(mode, buffering=1) as file:  # line by line: it is read while Pulumi works
         for line in process.stdout or ():
             file.write(line)
             recent.append(line.rstrip())
-            if match := _CHANGE.match(line):
-                done += match[4] != "ing"
-                step.detail(
-                    f"{done} done, {match[3]}{match[4]} {match[1].removeprefix('kubernetes:')} {match[2]}"
-                )
+            if change := pulumi_output.change(line):
+                done += change.done
+                step.detail(f"{done} done, {change.words}")
     return list(recent)
-
-
-def _reason(lines: Sequence[str]) -> str:
-    """Pulumi's first error in its own words, on one line."""
-    for index, line in enumerate(lines):
-        if "error:" in line:
-            words = [line.split("error:", 1)[1].strip()]
-            if not words[0] or words[0].endswith(":"):
-                words += [following.strip() for following in lines[index + 1 : index + 4]]
-            return " ".join(filter(None, words))
-    return lines[-1].strip() if lines else "no output"
-
-
-def _summary(lines: Sequence[str]) -> str:
-    counts = [
-        " ".join(line.split()[1:])
-        for line in lines
-        if re.match(r"^ +[+\-~]+ +\d+ (created|updated|deleted|replaced)", line)
-    ]
-    unchanged = [line.strip() for line in lines if re.match(r"^ +\d+ unchanged", line)]
-    return ", ".join(counts + unchanged) or "done"

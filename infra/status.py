@@ -12,8 +12,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, Field
 
-from infra import config
-from infra.components.program import CORE_NAMESPACE, SERVING_NAMESPACE
+from infra import config, namespaces
 from infra.local import cloud
 from infra.local.layout import SiteLayout
 from switchboard import labels
@@ -30,6 +29,7 @@ from switchboard.kube import (
     Unreachable,
 )
 from switchboard.paths import state_dir
+from switchboard.text import columns
 
 MISSING = "missing"
 ENDPOINT = f"{labels.DOMAIN}/endpoint"
@@ -106,7 +106,7 @@ def read(stack_name: str) -> Status:
                 Part(name=node.name, healthy=node.healthy, address=node.address, note=node.note)
             )
         if layout.kubeconfig.exists():
-            namespace = CORE_NAMESPACE if site.role == "private" else SERVING_NAMESPACE
+            namespace = namespaces.of_role(site.role)
             try:
                 present = asyncio.run(_in_cluster(layout, namespace, site.role, found, endpoints))
             except (ApiError, Unreachable) as error:
@@ -225,14 +225,7 @@ def table(status: Status) -> str:
     addresses += [
         (name, getattr(ends, name) or "(none)") for name in ("mlflow", "prometheus", "alertmanager")
     ]
-    return "\n".join([*_columns(rows), "", *_columns(addresses), "", _verdict(status)])
-
-
-def _columns(rows: Sequence[tuple[str, ...]]) -> list[str]:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    ]
+    return "\n\n".join([columns(rows, gap=2), columns(addresses, gap=2), _verdict(status)])
 
 
 def _verdict(status: Status) -> str:

@@ -39,9 +39,11 @@ def up(stack_name: str, progress: Progress, *, question: str = QUESTION) -> Answ
         )
     with cloud.exclusive(stack_name, "switchboard up"):
         tools = toolchain.ensure(progress)
-        # The plugin doesn't need the sites: it is looked for while these come up.
+        # Neither needs the sites: the plugin is looked for, and the policies are asked, while these come up.
         plugin = _in_background(lambda: pulumi_cli.ensure_plugin(stack_name, tools))
+        allowed = _in_background(lambda: _check_policies(stack, stack_name))
         cloud.up(stack_name, progress)
+        allowed.result()
         which = plugin.result()
         if which == "stand-in":
             progress.note(
@@ -58,6 +60,14 @@ def up(stack_name: str, progress: Progress, *, question: str = QUESTION) -> Answ
             answered = ask(url, question)
     progress.note(f"up in {time.monotonic() - started:.1f} s")
     return answered
+
+
+def _check_policies(stack: config.Stack, stack_name: str) -> None:
+    from infra.policy.stack import (
+        check,
+    )  # with Pulumi's SDK: half a second that the other steps needn't wait for
+
+    check(stack, stack_name)
 
 
 def _in_background(work: Callable[[], T]) -> Future[T]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections.abc import Sequence
 from dataclasses import asdict, replace
 from enum import StrEnum
 from pathlib import Path
@@ -20,6 +19,7 @@ import typer
 from models import rest
 from models.rest import DATA_TAG, NotFound, Registry, RegistryError, Version
 from switchboard.errors import SwitchboardError
+from switchboard.text import columns
 
 if TYPE_CHECKING:
     from models.evaluation import Report
@@ -291,15 +291,6 @@ def _print_figures(reports: list[Report]) -> None:
                 )
             )
     typer.echo(columns(rows))
-
-
-def columns(rows: Sequence[Sequence[str]]) -> str:
-    """Left-aligned columns, three spaces apart, as kubectl prints them."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))] if rows else []
-    return "\n".join(
-        "   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    )
 
 
 def age(milliseconds: float) -> str:

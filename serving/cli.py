@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import urllib.error
-import urllib.request
-import uuid
 from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
 
+from switchboard import questions
 from switchboard.errors import SwitchboardError
 
 GATEWAY_VARIABLE = "SWITCHBOARD_GATEWAY_URL"
@@ -97,33 +95,14 @@ def ask_chat(
     """
     if not url.startswith(("http://", "https://")):
         raise SwitchboardError(f"{url!r} is no address; it must begin with http:// or https://")
-    body = {"text": text} if language is None else {"text": text, "language": language}
-    request = urllib.request.Request(  # noqa: S310 - the scheme is checked above
-        url.rstrip("/") + "/v1/chat",
-        data=json.dumps(body).encode(),
-        headers={
-            "Content-Type": "application/json",
-            "X-Session-Id": session or uuid.uuid4().hex,
-            "Idempotency-Key": uuid.uuid4().hex,
-        },
-    )
     try:
-        with urllib.request.urlopen(request, timeout=timeout_s) as response:  # noqa: S310
-            answer = json.load(response)
-    except urllib.error.HTTPError as error:
-        raise SwitchboardError(f"{url} answered {error.code}: {_reason(error.read())}") from None
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "reason", None) or error
+        answer = questions.put(url, text, language=language, session=session, timeout_s=timeout_s).body
+    except questions.Refused as error:
+        raise SwitchboardError(f"{url} answered {error.status}: {error.reason}") from None
+    except questions.NoAnswer as error:
         raise SwitchboardError(
-            f"no answer from {url}: {reason}", "`switchboard status` shows what runs"
+            f"no answer from {url}: {error}", "`switchboard status` shows what runs"
         ) from None
     if not isinstance(answer, dict) or "answer" not in answer:
         raise SwitchboardError(f"{url} answers, but not as the chat service does")
     return answer
-
-
-def _reason(body: bytes) -> str:
-    try:
-        return str(json.loads(body)["error"]["message"])
-    except (ValueError, KeyError, TypeError):
-        return body.decode(errors="replace").strip()[:200] or "no reason given"

@@ -7,6 +7,7 @@ offered at the root as well. Exit codes: 0 done, 1 it failed or is unhealthy, 2 
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from typing import Any
 
@@ -30,30 +31,47 @@ FROM_INFRA = {
     "down": "Stop what `up` started; state and volumes stay.",
     "clean": "Remove a stack's state (not the built tools).",
     "status": "What runs, healthy or not, with addresses.",
+    "doctor": "What is wrong with machine, tools, sites and stack, and how to mend it.",
+    "render": "Write what a stack would apply as YAML files, secrets left out.",
     "env": 'Print the environment for plain `pulumi` and `kubectl`: eval "$(switchboard env)".',
     "pulumi": "Run Pulumi with the right environment.",
 }
 
 
+COMPLETING = "_SWITCHBOARD_COMPLETE"
+"""Set by the shell's completion; the words are in other variables then, not among the arguments."""
+
+
 class LazyGroup(typer.core.TyperGroup):
-    """Loads a group's module only when the group is used; `--help` needs none of them."""
+    """Loads a group's module only when the group is used; `--help` and the completion of its name need none of them."""
+
+    _naming = False
+
+    def shell_complete(self, ctx: Any, incomplete: str) -> Any:
+        self._naming = True  # the group's own names are wanted, not what a command takes
+        try:
+            return super().shell_complete(ctx, incomplete)
+        finally:
+            self._naming = False
 
     def list_commands(self, ctx: Any) -> list[str]:
         return [*FROM_INFRA, *GROUPS]
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         if cmd_name in FROM_INFRA:
-            if _only_listing():
+            if self._naming or _only_listing():
                 return _line(cmd_name, FROM_INFRA[cmd_name])
             return _load("infra.cli").commands[cmd_name]
         if cmd_name in GROUPS:
             module, text = GROUPS[cmd_name]
-            return _line(cmd_name, text) if _only_listing() else _load(module, cmd_name)
+            return _line(cmd_name, text) if self._naming or _only_listing() else _load(module, cmd_name)
         return None
 
 
 def _only_listing() -> bool:
     """Whether this call shows the root's own help: then a name and a line of each command is enough."""
+    if COMPLETING in os.environ:
+        return False
     words = [word for word in sys.argv[1:] if not word.startswith("--install")]
     return not words or words[0] in ("--help", "-h")
 

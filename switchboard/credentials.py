@@ -28,6 +28,8 @@ class Credentials:
     token: str | None = None
     token_file: Path | None = None
     namespace: str = "default"
+    socket: Path | None = None
+    """A Unix socket on which `server` (http) is reached, such as that of `kubectl proxy`."""
 
     @classmethod
     def in_cluster(cls, environ: Mapping[str, str], directory: Path = SERVICE_ACCOUNT) -> Credentials:

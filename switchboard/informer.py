@@ -74,10 +74,10 @@ class Informer:
                         self._put(key_of(event.object), None if event.type == "DELETED" else event.object)
             except (ApiError, Unreachable) as error:
                 self.connected = False
-                if isinstance(error, ApiError) and error.status in (410, 504):
-                    version = None
-                    continue
+                stale = isinstance(error, ApiError) and error.status == 410 and version is not None
                 version = None if isinstance(error, ApiError) else version
+                if stale:
+                    continue  # what happened meanwhile is forgotten: list again, at once
                 if failures == 0:
                     log.warning("watch of %s lost: %s", self.kind.plural, error)
                 failures += 1

@@ -8,6 +8,7 @@ words: kinds, patch types, field managers, watches; `switchboard.informer` keeps
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -134,14 +135,22 @@ class Kube:
 
     async def __aenter__(self) -> Kube:
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
-                ssl=self.credentials.ssl_context() or False, limit=self._max_connections, keepalive_timeout=30
-            ),
+            connector=self._connector(),
             timeout=self._timeout,
             headers={"User-Agent": self._user_agent},
             json_serialize=lambda value: json.dumps(value, separators=(",", ":")),
         )
         return self
+
+    def _connector(self) -> aiohttp.BaseConnector:
+        if (path := self.credentials.socket) is not None:
+            return aiohttp.UnixConnector(path=str(path), limit=self._max_connections)
+        return aiohttp.TCPConnector(
+            ssl=self.credentials.ssl_context() or False,
+            limit=self._max_connections,
+            keepalive_timeout=30,
+            socket_factory=_watched_socket,
+        )
 
     async def __aexit__(self, *_: object) -> None:
         if self._session is not None:
@@ -368,6 +377,19 @@ class Kube:
                         yield WatchEvent(event["type"], event["object"])
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
             raise Unreachable(f"{self.credentials.server}: {error or type(error).__name__}") from error
+
+
+_KEEPALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
+
+
+def _watched_socket(info: tuple[Any, ...]) -> socket.socket:
+    """A socket whose other end is asked for when it is silent: a watch over a cut line ends within half a minute."""
+    made = socket.socket(*info[:3])
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in _KEEPALIVE.items():
+        if (option := getattr(socket, name, None)) is not None:  # not on every system
+            made.setsockopt(socket.IPPROTO_TCP, option, value)
+    return made
 
 
 def _selectors(label_selector: str | None, field_selector: str | None) -> dict[str, str]:

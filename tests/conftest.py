@@ -74,10 +74,13 @@ def free_networks(count: int) -> list[str]:
     raise RuntimeError(f"no {count} free networks in 127.{FIRST}-127.{LAST}")
 
 
-def write_stack(root: Path, stack: str) -> dict[str, str]:
-    """A stack of its own below `root`: the environment in which it is found and keeps its state there."""
+def write_stack(root: Path, stack: str, networks: list[str] | None = None) -> dict[str, str]:
+    """A stack of its own below `root`: the environment in which it is found and keeps its state there.
+
+    `networks` are four that its caller has reserved already.
+    """
     file = root / f"Pulumi.{stack}.yaml"
-    file.write_text(yaml.safe_dump(stack_document(free_networks(4))))
+    file.write_text(yaml.safe_dump(stack_document(networks or free_networks(4))))
     return {"SWITCHBOARD_STACK_FILE": str(file), "SWITCHBOARD_STATE": str(root / "state")}
 
 
@@ -118,7 +121,9 @@ def stack_document(networks: list[str]) -> dict[str, Any]:
                 "prometheus": "prom/prometheus:v3.13.0",
                 "alertmanager": "prom/alertmanager:v0.25.0",
             },
-            "switchboard:modelServers": [{"name": "chat", "model": "chat-intent"}],
+            "switchboard:modelServers": [
+                {"name": "chat", "model": "chat-intent", "dataRegions": ["cn-shenzhen", "cn-beijing"]}
+            ],
         }
     }
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -29,6 +30,7 @@ import psutil
 import pytest
 import yaml
 
+from switchboard.outputs import StackOutputs
 from switchboard.paths import ROOT
 from tests.conftest import free_networks
 
@@ -288,6 +290,35 @@ def test_pulumi_up_on_an_unchanged_stack_changes_nothing(cloud: Cloud) -> None:
         assert word not in output
 
 
+def test_one_component_is_previewed_alone(cloud: Cloud) -> None:
+    file = ROOT / f"Pulumi.{cloud.stack}.yaml"
+    before = file.read_text()
+    document = yaml.safe_load(before)
+    document["config"]["switchboard:images"]["overrides"] = {"gateway": "switchboard.dev/switchboard:0.2.0"}
+    file.write_text(yaml.safe_dump(document, sort_keys=False))
+    try:
+        steps = json.loads(cloud.pulumi("preview", "--json"))["steps"]
+    finally:
+        file.write_text(before)
+    changed = {step["urn"].rpartition("::")[2]: step["op"] for step in steps if step["op"] != "same"}
+    gateways = ("public-gateway", "public-gateway-cn-beijing", "public-gateway-cn-hongkong")
+    assert changed == dict.fromkeys(gateways, "update")
+
+
+def test_other_tools_read_the_stacks_outputs(cloud: Cloud) -> None:
+    outputs = StackOutputs.parse(cloud.pulumi("stack", "output", "--json"))
+    endpoints = cloud.status()["endpoints"]
+    assert outputs.endpoints.gateways == {"public": endpoints["gateway"]}
+    assert outputs.endpoints.edges == endpoints["edges"] == outputs.sites["public"].edges
+    for name in ("mlflow", "prometheus", "alertmanager"):
+        assert getattr(outputs.endpoints, name) == getattr(outputs.sites["private"], name) == endpoints[name]
+    assert outputs.model_servers["chat"].path == "/v1/chat"
+    for name, site in outputs.sites.items():
+        assert site.context == name
+        assert site.kubeconfig is not None
+        assert Path(site.kubeconfig).exists()
+
+
 def test_up_again_is_quick_work_and_answers(cloud: Cloud) -> None:
     before = {process.pid for process in cloud.processes()}
     assert len(before) > 30
@@ -310,14 +341,75 @@ def test_two_at_once_is_a_clear_error(cloud: Cloud) -> None:
     assert "Traceback" not in second.stderr
 
 
-def test_a_killed_control_plane_is_told_and_repaired(cloud: Cloud, gateways: list[str]) -> None:
-    (server,) = [
+def test_of_two_pulumis_at_once_the_second_is_told_and_the_first_goes_on(cloud: Cloud) -> None:
+    """Two of our commands; a bare `pulumi up`, which Pulumi itself refuses, is in the tests of `infra.pulumi_cli`."""
+    words = ["pulumi", "--", "up", "--yes", "--skip-preview", "--non-interactive"]
+    folder = Path(cloud.environ["SWITCHBOARD_STATE"]) / cloud.stack / "pulumi" / ".pulumi" / "locks"
+    first = subprocess.Popen([*COMMAND, *words], cwd=ROOT, env=cloud.environ, stdout=-1, stderr=-1, text=True)
+    try:
+        until(lambda: bool(list(folder.rglob("*.json"))), deadline_s=60, what="Pulumi has its lock")
+        pulumi = int(json.loads(next(folder.rglob("*.json")).read_text())["pid"])
+        os.kill(pulumi, signal.SIGSTOP)
+        try:
+            seconds = [cloud.run("up", check=False), cloud.run(*words, check=False)]
+            told = cloud.run("doctor", check=False).stdout
+        finally:
+            os.kill(pulumi, signal.SIGCONT)
+    finally:
+        out, err = first.communicate(timeout=300)
+    assert first.returncode == 0, out + err
+    assert "unchanged" in out
+    for second in seconds:
+        assert second.returncode == 1
+        named = rf"error: `switchboard pulumi -- up .*` \(pid {first.pid}, \S+ on .*, since 20"
+        assert re.search(named, second.stderr)
+        assert len(second.stderr.strip().splitlines()) == 2, "the error and the next step"
+    assert f"(pid {pulumi}, " in told, "the doctor names both"
+    assert cloud.status()["healthy"]
+
+
+def test_the_doctor_finds_nothing_wrong_with_a_cloud_that_is_well(cloud: Cloud) -> None:
+    report = json.loads(cloud.run("doctor", "--output", "json", check=False).stdout)
+    about = ("sites/", "state/", "stack/", "leftovers/this", "tools/")
+    found = [each for each in report["findings"] if each["check"].startswith(about)]
+    assert len(found) > 20
+    assert [each for each in found if each["status"] in ("failed", "warning")] == []
+    assert report["seconds"] < 30
+
+
+def test_the_doctor_names_an_agent_that_is_stopped(cloud: Cloud) -> None:
+    record = Path(cloud.environ["SWITCHBOARD_STATE"]) / cloud.stack / "sites/public/run/node-public-1.json"
+    pid = int(json.loads(record.read_text())["pid"])
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        done = cloud.run("doctor", check=False)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert done.returncode == 1
+    assert f"stopped, and waiting to be continued: node-public-1 (pid {pid})" in done.stdout
+    assert f"  → `kill -CONT {pid}`" in done.stdout
+
+
+def kill(cloud: Cloud, *words: str) -> None:
+    """The one process of the public site with these words in its command."""
+    (process,) = [
         process
         for process in cloud.processes()
-        if process.name() == "kube-apiserver" and "/sites/public/" in " ".join(process.cmdline())
+        if all(word in " ".join(process.cmdline()) for word in (*words, "/sites/public"))
     ]
-    server.send_signal(signal.SIGKILL)
-    server.wait(10)
+    process.send_signal(signal.SIGKILL)
+    process.wait(10)
+
+
+def test_a_killed_control_plane_is_started_again_by_its_supervisor(cloud: Cloud, gateways: list[str]) -> None:
+    kill(cloud, "/bin/kube-apiserver")
+    assert ask(gateways[0], "I lost my card").status == 200, "customers don't notice"
+    until(lambda: bool(cloud.status()["healthy"]), deadline_s=60, what="healthy again")
+
+
+def test_what_nobody_supervises_is_told_and_repaired(cloud: Cloud, gateways: list[str]) -> None:
+    kill(cloud, "infra.local.supervisor")
+    kill(cloud, "/bin/kube-apiserver")
     assert ask(gateways[0], "I lost my card").status == 200, "customers don't notice"
     assert cloud.status()["healthy"] is False
     cloud.up()

@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import pulumi
 import yaml
 from pulumi_kubernetes.apps.v1 import Deployment, DeploymentSpecArgs
-from pulumi_kubernetes.core.v1 import (
-    ConfigMap,
-    ConfigMapVolumeSourceArgs,
-    ContainerArgs,
-    ContainerPortArgs,
-    EmptyDirVolumeSourceArgs,
-    PodSpecArgs,
-    PodTemplateSpecArgs,
-    VolumeArgs,
-    VolumeMountArgs,
-)
-from pulumi_kubernetes.meta.v1 import LabelSelectorArgs, ObjectMetaArgs
+from pulumi_kubernetes.core.v1 import ConfigMap, PodTemplateSpecArgs
+from pulumi_kubernetes.meta.v1 import LabelSelectorArgs
 
-from infra.components import _pod
+from infra.components import _data, _monitor, _pod
+from infra.components.account import account
 from infra.components.site import SiteNamespace
-from infra.config import Stack
 
 PORT = 9093
 
@@ -36,63 +28,56 @@ CONFIG = {
 }
 
 
-class Alertmanager(pulumi.ComponentResource):
-    """Outputs: `address` (`host:port`), reachable from every site."""
+@dataclass(frozen=True)
+class AlertmanagerArgs:
+    """The image that it runs."""
 
-    def __init__(self, namespace: SiteNamespace, stack: Stack) -> None:
+    image: str
+
+
+class Alertmanager(pulumi.ComponentResource):
+    """One replica, without a disruption budget: one of a single replica would block every drain of its node, and an
+    Alertmanager that moves is away for seconds, in which each Prometheus keeps its alerts and sends them again.
+
+    Outputs: `address` (`host:port`), reachable from every site.
+    """
+
+    address: pulumi.Output[str]
+
+    def __init__(self, namespace: SiteNamespace, args: AlertmanagerArgs) -> None:
         super().__init__(
             "switchboard:infra:Alertmanager", "alertmanager", None, pulumi.ResourceOptions(parent=namespace)
         )
         match = _pod.names("alertmanager", "monitoring")
         config = ConfigMap(
             "alertmanager",
-            metadata=namespace.meta(None, match),
+            metadata=_data.meta(namespace, None, match, _data.INTERNAL),
             data={"alertmanager.yml": yaml.safe_dump(CONFIG)},
             opts=namespace.child(self),
         )
         Deployment(
             "alertmanager",
-            metadata=namespace.meta("alertmanager", match),
+            metadata=_data.workload_meta(namespace, "alertmanager", match, _data.INTERNAL),
             spec=DeploymentSpecArgs(
                 replicas=1,
                 selector=LabelSelectorArgs(match_labels=match),
                 template=PodTemplateSpecArgs(
-                    metadata=ObjectMetaArgs(labels=match, annotations=_pod.scraped(PORT)),
-                    spec=PodSpecArgs(
-                        security_context=_pod.security(),
-                        automount_service_account_token=False,
-                        containers=[
-                            ContainerArgs(
-                                name="alertmanager",
-                                image=stack.images.alertmanager,
+                    metadata=_data.pod_meta(namespace, match, _data.INTERNAL, annotations=_pod.scraped(PORT)),
+                    spec=_pod.pod(
+                        account(namespace, "alertmanager", "monitoring", parent=self),
+                        [
+                            _monitor.container(
+                                "alertmanager",
+                                args.image,
+                                port=PORT,
                                 args=[
-                                    "--config.file=/etc/alertmanager/alertmanager.yml",
                                     "--storage.path=/alertmanager",
-                                    f"--web.listen-address=$(POD_IP):{PORT}",
                                     "--cluster.listen-address=",
-                                    "--log.level=warn",
                                 ],
-                                env=_pod.environment(),
-                                ports=[ContainerPortArgs(name="http", container_port=PORT)],
-                                startup_probe=_pod.probe("/-/ready", "http", period_s=1, failures=60),
-                                readiness_probe=_pod.probe("/-/ready", "http"),
-                                liveness_probe=_pod.probe("/-/healthy", "http", period_s=10, failures=6),
-                                resources=_pod.resources("50m", "64Mi", "256Mi"),
-                                security_context=_pod.container_security(),
-                                volume_mounts=[
-                                    VolumeMountArgs(
-                                        name="config", mount_path="/etc/alertmanager", read_only=True
-                                    ),
-                                    VolumeMountArgs(name="data", mount_path="/alertmanager"),
-                                ],
+                                resources=_pod.resources("50m", "64Mi", "256Mi", scratch="64Mi"),
                             )
                         ],
-                        volumes=[
-                            VolumeArgs(
-                                name="config", config_map=ConfigMapVolumeSourceArgs(name=config.metadata.name)
-                            ),
-                            VolumeArgs(name="data", empty_dir=EmptyDirVolumeSourceArgs(size_limit="64Mi")),
-                        ],
+                        volumes=_monitor.volumes(config.metadata.name, data="64Mi"),
                     ),
                 ),
             ),

@@ -5,65 +5,73 @@ It is done once; a registry that has a champion (of any origin) is left as it is
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import pulumi
 from pulumi_kubernetes.batch.v1 import Job, JobSpecArgs
-from pulumi_kubernetes.core.v1 import (
-    ContainerArgs,
-    EmptyDirVolumeSourceArgs,
-    PodSpecArgs,
-    PodTemplateSpecArgs,
-    VolumeArgs,
-    VolumeMountArgs,
-)
-from pulumi_kubernetes.meta.v1 import ObjectMetaArgs
+from pulumi_kubernetes.core.v1 import PodTemplateSpecArgs, VolumeMountArgs
 
-from infra.components import _pod
-from infra.components.mlflow import Mlflow
+from infra.components import _data, _pod
+from infra.components.account import account
+from infra.components.mlflow import CLIENT_ENVIRONMENT, data_of
 from infra.components.site import SiteNamespace
-from infra.config import ModelServer, Stack
+from infra.config import ModelServer
+
+
+@dataclass(frozen=True)
+class ChampionArgs:
+    """Whose model, by which image, in which registry."""
+
+    server: ModelServer
+    image: str
+    mlflow_url: pulumi.Input[str]
+
+    @property
+    def name(self) -> str:
+        """What its objects are called after. Two servers may serve one model by different aliases: each has a Job."""
+        server = self.server
+        return server.model if server.alias == "champion" else f"{server.model}-{server.alias}"
 
 
 class Champion(pulumi.ComponentResource):
-    """The Job for one model server's model; `job` completes when the registry has its alias."""
+    """Outputs: `job`, which completes when the registry has the model by its alias."""
 
-    def __init__(self, namespace: SiteNamespace, stack: Stack, server: ModelServer, mlflow: Mlflow) -> None:
-        # Two servers may serve one model by different aliases: each alias has a Job of its own.
-        name = server.model if server.alias == "champion" else f"{server.model}-{server.alias}"
-        super().__init__("switchboard:infra:Champion", name, None, pulumi.ResourceOptions(parent=namespace))
-        match = _pod.names(name, "training")
+    job: Job
+
+    def __init__(self, namespace: SiteNamespace, args: ChampionArgs) -> None:
+        super().__init__(
+            "switchboard:infra:Champion", args.name, None, pulumi.ResourceOptions(parent=namespace)
+        )
+        match = _pod.names(args.name, "training")
+        data = data_of(namespace)
+        name = f"train-{args.name}"
         self.job = Job(
-            f"train-{name}",
-            metadata=namespace.meta(f"train-{name}", match),
+            name,
+            metadata=_data.workload_meta(namespace, name, match, data),
             spec=JobSpecArgs(
                 backoff_limit=3,
                 active_deadline_seconds=600,
                 template=PodTemplateSpecArgs(
-                    metadata=ObjectMetaArgs(labels=match),
-                    spec=PodSpecArgs(
-                        restart_policy="Never",
-                        security_context=_pod.security(),
-                        automount_service_account_token=False,
-                        containers=[
-                            ContainerArgs(
-                                name="train",
-                                image=stack.images.switchboard,
+                    metadata=_data.pod_meta(namespace, match, data),
+                    spec=_pod.pod(
+                        account(namespace, name, "training", parent=self),
+                        [
+                            _pod.container(
+                                "train",
+                                args.image,
                                 command=["python", "-m", "models.bootstrap"],
-                                args=[f"--model={server.model}", f"--alias={server.alias}"],
-                                env=_pod.environment(
-                                    {
-                                        "HOME": "/tmp",
-                                        "MLFLOW_TRACKING_URI": mlflow.url,
-                                        "MLFLOW_DISABLE_TELEMETRY": "true",
-                                    }
-                                ),
-                                resources=_pod.resources("500m", "512Mi", "2Gi"),
-                                security_context=_pod.container_security(),
-                                volume_mounts=[VolumeMountArgs(name="tmp", mount_path="/tmp")],
+                                args=[f"--model={args.server.model}", f"--alias={args.server.alias}"],
+                                env={
+                                    "HOME": "/tmp",
+                                    "MLFLOW_TRACKING_URI": args.mlflow_url,
+                                    **CLIENT_ENVIRONMENT,
+                                },
+                                resources=_pod.resources("500m", "512Mi", "2Gi", scratch="1Gi"),
+                                mounts=[VolumeMountArgs(name="tmp", mount_path="/tmp")],
                             )
                         ],
-                        volumes=[
-                            VolumeArgs(name="tmp", empty_dir=EmptyDirVolumeSourceArgs(size_limit="1Gi"))
-                        ],
+                        volumes=[_pod.scratch("tmp", "1Gi")],
+                        restart_policy="Never",
                     ),
                 ),
             ),

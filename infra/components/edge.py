@@ -5,56 +5,51 @@ The gateway sends customers to the site's model servers while it can, and to its
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import pulumi
 
 from infra.components.gateway import Gateway, GatewayArgs
-from infra.components.model_server import ModelServerSet, Placement
+from infra.components.model_server import ModelServerArgs, ModelServerSet
 from infra.components.pod_reader import PodReader
 from infra.components.site import SiteNamespace
-from infra.config import Edge, Stack
+
+
+@dataclass(frozen=True)
+class EdgeArgs:
+    """An edge's region, its gateway and its model servers."""
+
+    region: str
+    gateway: GatewayArgs
+    servers: Sequence[ModelServerArgs]
 
 
 class EdgeLocation(pulumi.ComponentResource):
-    """Outputs: `url` of the region's gateway."""
+    """The edge of a region; its gateway is of the site's `identity`, its model servers come when `after` is there.
+
+    Outputs: `url` of the region's gateway.
+    """
+
+    url: pulumi.Output[str]
 
     def __init__(
         self,
         namespace: SiteNamespace,
-        stack: Stack,
-        edge: Edge,
+        args: EdgeArgs,
         identity: PodReader,
         *,
-        mlflow_url: pulumi.Input[str],
-        after: list[pulumi.Resource],
+        after: Sequence[pulumi.Resource] = (),
     ) -> None:
         super().__init__(
             "switchboard:infra:Edge",
-            f"{namespace.site.name}-{edge.region}",
+            f"{namespace.site.name}-{args.region}",
             None,
             pulumi.ResourceOptions(parent=namespace),
         )
-        self.region = edge.region
-        self.gateway = Gateway(
-            namespace,
-            stack,
-            GatewayArgs(
-                name=f"gateway-{edge.region}",
-                placement=Placement("edge", edge.region, replicas=1),
-                endpoint="edge",
-            ),
-            identity,
-            parent=self,
-        )
-        for server in stack.model_servers:
-            if server.edge_replicas:
-                ModelServerSet(
-                    namespace,
-                    stack,
-                    server,
-                    Placement("edge", edge.region, server.edge_replicas),
-                    mlflow_url=mlflow_url,
-                    after=after,
-                    parent=self,
-                )
+        self.region = args.region
+        self.gateway = Gateway(namespace, args.gateway, identity, parent=self)
+        for server in args.servers:
+            ModelServerSet(namespace, server, after=after, parent=self)
         self.url = self.gateway.url
         self.register_outputs({"url": self.url})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pulumi
@@ -14,50 +15,64 @@ from pulumi_kubernetes.apps.v1 import (
 from pulumi_kubernetes.core.v1 import (
     ContainerArgs,
     ContainerPortArgs,
-    EmptyDirVolumeSourceArgs,
     LifecycleArgs,
     LifecycleHandlerArgs,
-    PodSpecArgs,
     PodTemplateSpecArgs,
     SleepActionArgs,
-    VolumeArgs,
     VolumeMountArgs,
 )
-from pulumi_kubernetes.meta.v1 import LabelSelectorArgs, ObjectMetaArgs
+from pulumi_kubernetes.meta.v1 import LabelSelectorArgs
 
-from infra.components import _pod
-from infra.components.model_server import Placement
+from infra.components import _data, _pod
+from infra.components.budget import disruption_budget
+from infra.components.model_server import Placement, data_of
 from infra.components.pod_reader import PodReader
 from infra.components.site import SiteNamespace
-from infra.config import Stack
+from infra.config import ModelServer
 from switchboard import labels
 
 PORT = 8080
 STATS_PORT = 9902
 DRAIN_S = 12
 """How long a gateway that is told to stop goes on serving, not ready: longer than a request may take (10 s)."""
-_CONFIG = VolumeMountArgs(name="config", mount_path="/etc/envoy")
+_AGENT = "the agent has no port: Envoy, which has the probe, goes on by its last files without it"
+_EXCEPTIONS = {
+    "CKV_K8S_8": _AGENT,
+    "CKV_K8S_9": _AGENT,
+    "CKV_K8S_38": "the agent watches the pods of its namespace by the token, and may do nothing else",
+}
+"""From checkov's checks, which are on the object for whoever looks at it there."""
+
+_MOUNTS = (
+    VolumeMountArgs(name="config", mount_path="/etc/envoy"),
+    VolumeMountArgs(name="tmp", mount_path="/tmp"),
+)
 
 
 @dataclass(frozen=True)
 class GatewayArgs:
-    """Which gateway: its name, its place and what `switchboard status` calls its address."""
+    """Which gateway: its name, its place, what `switchboard status` calls its address, its images, and the model
+    servers that it leads to from the start."""
 
     name: str
     placement: Placement
     endpoint: str
+    envoy: str
+    agent: str
+    servers: Sequence[ModelServer]
 
 
 class Gateway(pulumi.ComponentResource):
-    """A gateway and its Service.
+    """A gateway and its Service; `identity` reads the pods that it sends requests to.
 
     Outputs: `url`, where customers' requests go.
     """
 
+    url: pulumi.Output[str]
+
     def __init__(
         self,
         namespace: SiteNamespace,
-        stack: Stack,
         args: GatewayArgs,
         identity: PodReader,
         *,
@@ -72,9 +87,11 @@ class Gateway(pulumi.ComponentResource):
         )
         match = {**_pod.names(args.name, "gateway"), labels.TIER: args.placement.tier}
         place = args.placement
+        # Customers' words pass through it on their way to each of the servers.
+        data = _data.joined(data_of(server) for server in args.servers)
         self.deployment = Deployment(
             f"{site}-{args.name}",
-            metadata=namespace.meta(args.name, match),
+            metadata=_data.workload_meta(namespace, args.name, match, data, checkov=_EXCEPTIONS),
             spec=DeploymentSpecArgs(
                 replicas=place.replicas,
                 selector=LabelSelectorArgs(match_labels=match),
@@ -83,27 +100,29 @@ class Gateway(pulumi.ComponentResource):
                     rolling_update=RollingUpdateDeploymentArgs(max_surge=1, max_unavailable=0),
                 ),
                 template=PodTemplateSpecArgs(
-                    metadata=ObjectMetaArgs(
-                        labels={**match, labels.REGION: place.region},
+                    metadata=_data.pod_meta(
+                        namespace,
+                        match,
+                        data,
+                        region=place.region,
                         annotations=_pod.scraped(STATS_PORT, "/stats/prometheus"),
                     ),
-                    spec=PodSpecArgs(
-                        service_account_name=identity.account,
-                        security_context=_pod.security(),
-                        termination_grace_period_seconds=20,
-                        affinity=_pod.placement(place.tier, place.region if place.tier == "edge" else None),
-                        topology_spread_constraints=_pod.spread(match),
-                        init_containers=[_agent(stack, place, "init")],
-                        containers=[_envoy(stack), _agent(stack, place, "run")],
-                        volumes=[
-                            VolumeArgs(name="config", empty_dir=EmptyDirVolumeSourceArgs(size_limit="16Mi")),
-                            VolumeArgs(name="tmp", empty_dir=EmptyDirVolumeSourceArgs(size_limit="16Mi")),
-                        ],
+                    spec=_pod.pod(
+                        identity.account,
+                        [_envoy(args), _agent(args, "run")],
+                        init_containers=[_agent(args, "init")],
+                        volumes=[_pod.scratch("config", "16Mi"), _pod.scratch("tmp", "16Mi")],
+                        tier=place.tier,
+                        region=place.region if place.tier == "edge" else None,
+                        token=True,
+                        grace_s=20,
+                        topology_spread_constraints=_pod.spread(match, bound=False),
                     ),
                 ),
             ),
             opts=namespace.child(self, depends_on=[identity.binding]),
         )
+        disruption_budget(namespace, args.name, match, place.replicas, parent=self)
         self.service, address = namespace.load_balancer(
             self, args.name, selector=match, port=PORT, target="http", endpoint=args.endpoint
         )
@@ -111,10 +130,10 @@ class Gateway(pulumi.ComponentResource):
         self.register_outputs({"url": self.url})
 
 
-def _envoy(stack: Stack) -> ContainerArgs:
-    return ContainerArgs(
-        name="envoy",
-        image=stack.images.envoy,
+def _envoy(args: GatewayArgs) -> ContainerArgs:
+    return _pod.container(
+        "envoy",
+        args.envoy,
         args=[
             "-c",
             "/etc/envoy/bootstrap.yaml",
@@ -124,7 +143,6 @@ def _envoy(stack: Stack) -> ContainerArgs:
             "warning",
             "--disable-hot-restart",
         ],
-        env=_pod.environment(),
         ports=[
             ContainerPortArgs(name="http", container_port=PORT),
             ContainerPortArgs(name="stats", container_port=STATS_PORT),
@@ -134,27 +152,25 @@ def _envoy(stack: Stack) -> ContainerArgs:
         liveness_probe=_pod.probe("/livez", "stats", period_s=10, failures=6, timeout_s=5),
         # The agent drains; Envoy itself would end at once and cut off what is under way.
         lifecycle=LifecycleArgs(pre_stop=LifecycleHandlerArgs(sleep=SleepActionArgs(seconds=DRAIN_S))),
-        resources=_pod.resources("100m", "96Mi", "512Mi"),
-        security_context=_pod.container_security(),
-        volume_mounts=[_CONFIG, VolumeMountArgs(name="tmp", mount_path="/tmp")],
+        resources=_pod.resources("100m", "96Mi", "512Mi", scratch="32Mi"),
+        mounts=_MOUNTS,
     )
 
 
-def _agent(stack: Stack, place: Placement, command: str) -> ContainerArgs:
-    return ContainerArgs(
-        name="init" if command == "init" else "agent",
-        image=stack.images.switchboard,
+def _agent(args: GatewayArgs, command: str) -> ContainerArgs:
+    """Without probes: Envoy goes on with what the agent wrote last, whatever becomes of it, so that there is nothing to
+    take the pod out for, and a question to it would cost a Python start each time."""
+    return _pod.container(
+        "init" if command == "init" else "agent",
+        args.agent,
         command=["python", "-m", "serving.gateway", command],
-        env=_pod.environment(
-            {
-                "HOME": "/tmp",
-                "CONFIG_DIR": "/etc/envoy",
-                "GATEWAY_TIER": place.tier,
-                "GATEWAY_REGION": place.region,
-                "MODEL_SERVERS": ",".join(server.name for server in stack.model_servers),
-            }
-        ),
-        resources=_pod.resources("50m", "64Mi", "256Mi"),
-        security_context=_pod.container_security(),
-        volume_mounts=[_CONFIG, VolumeMountArgs(name="tmp", mount_path="/tmp")],
+        env={
+            "HOME": "/tmp",
+            "CONFIG_DIR": "/etc/envoy",
+            "GATEWAY_TIER": args.placement.tier,
+            "GATEWAY_REGION": args.placement.region,
+            "MODEL_SERVERS": ",".join(server.name for server in args.servers),
+        },
+        resources=_pod.resources("50m", "64Mi", "256Mi", scratch="32Mi"),
+        mounts=_MOUNTS,
     )

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import pulumi
-from pulumi_kubernetes.core.v1 import ServiceAccount
 from pulumi_kubernetes.rbac.v1 import PolicyRuleArgs, Role, RoleBinding, RoleRefArgs, SubjectArgs
 
 from infra.components import _pod
+from infra.components.account import account
 from infra.components.site import SiteNamespace
 
 
 class PodReader(pulumi.ComponentResource):
     """A service account `name` with its role.
 
-    Outputs: `account` (its name); a pod that uses it depends on `binding`.
+    Outputs: `account` (its name); a pod that uses it depends on `binding`, and asks for its token.
     """
 
     def __init__(self, namespace: SiteNamespace, name: str, component: str) -> None:
@@ -22,7 +22,7 @@ class PodReader(pulumi.ComponentResource):
             "switchboard:infra:PodReader", unique, None, pulumi.ResourceOptions(parent=namespace)
         )
         match = _pod.names(name, component)
-        account = ServiceAccount(unique, metadata=namespace.meta(name, match), opts=namespace.child(self))
+        self.account = account(namespace, name, component, parent=self)
         role = Role(
             unique,
             metadata=namespace.meta(name, match),
@@ -33,10 +33,7 @@ class PodReader(pulumi.ComponentResource):
             unique,
             metadata=namespace.meta(name, match),
             role_ref=RoleRefArgs(api_group="rbac.authorization.k8s.io", kind="Role", name=role.metadata.name),
-            subjects=[
-                SubjectArgs(kind="ServiceAccount", name=account.metadata.name, namespace=namespace.name)
-            ],
+            subjects=[SubjectArgs(kind="ServiceAccount", name=self.account, namespace=namespace.name)],
             opts=namespace.child(self),
         )
-        self.account = account.metadata.name
         self.register_outputs({"account": self.account})

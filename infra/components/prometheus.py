@@ -2,32 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import pulumi
 import yaml
 from pulumi_kubernetes.apps.v1 import Deployment, DeploymentSpecArgs, DeploymentStrategyArgs
-from pulumi_kubernetes.core.v1 import (
-    ConfigMap,
-    ConfigMapVolumeSourceArgs,
-    ContainerArgs,
-    ContainerPortArgs,
-    EmptyDirVolumeSourceArgs,
-    PodSpecArgs,
-    PodTemplateSpecArgs,
-    VolumeArgs,
-    VolumeMountArgs,
-)
-from pulumi_kubernetes.meta.v1 import LabelSelectorArgs, ObjectMetaArgs
+from pulumi_kubernetes.core.v1 import ConfigMap, PodTemplateSpecArgs
+from pulumi_kubernetes.meta.v1 import LabelSelectorArgs
 
-from infra.components import _pod
+from infra.components import _data, _monitor, _pod
 from infra.components.pod_reader import PodReader
 from infra.components.site import SiteNamespace
-from infra.config import Stack
 from switchboard import labels
 
 PORT = 9090
 SCRAPE_S = {"public": 2, "private": 5}
+_EXCEPTIONS = {
+    "CKV_K8S_38": "it finds its targets by the token, the pods of its namespace, and may do nothing else"
+}
+"""From checkov's checks, which are on the object for whoever looks at it there."""
+
 RULES = {
     "groups": [
         {
@@ -124,17 +120,26 @@ def _relabel(action: str, source: list[str], regex: str) -> dict[str, Any]:
     return {"action": action, "source_labels": source, "regex": regex}
 
 
-class Prometheus(pulumi.ComponentResource):
-    """Outputs: `address` (`host:port`) and `url`, reachable from every site."""
+@dataclass(frozen=True)
+class PrometheusArgs:
+    """Its image, the Alertmanager it tells (`host:port`), and the sites it federates: name → `host:port`."""
 
-    def __init__(
-        self,
-        namespace: SiteNamespace,
-        stack: Stack,
-        *,
-        alertmanager: pulumi.Input[str],
-        federated: dict[str, pulumi.Output[str]] | None = None,
-    ) -> None:
+    image: str
+    alertmanager: pulumi.Input[str]
+    federated: Mapping[str, pulumi.Input[str]] = field(default_factory=dict)
+
+
+class Prometheus(pulumi.ComponentResource):
+    """One replica, without a disruption budget, which would block every drain of its node: what it measured is lost
+    when it moves (6 h at most), and until it is there again (seconds) alerts rest.
+
+    Outputs: `address` (`host:port`) and `url`, reachable from every site.
+    """
+
+    address: pulumi.Output[str]
+    url: pulumi.Output[str]
+
+    def __init__(self, namespace: SiteNamespace, args: PrometheusArgs) -> None:
         site = namespace.site
         super().__init__(
             "switchboard:infra:Prometheus",
@@ -144,7 +149,7 @@ class Prometheus(pulumi.ComponentResource):
         )
         match = _pod.names("prometheus", "monitoring")
         identity = PodReader(namespace, "prometheus", "monitoring")
-        text = pulumi.Output.all(alertmanager=alertmanager, federated=federated or {}).apply(
+        text = pulumi.Output.all(alertmanager=args.alertmanager, federated=args.federated).apply(
             lambda given: yaml.safe_dump(
                 configuration(
                     site.name, namespace.name, site.role, given["alertmanager"], given["federated"]
@@ -154,30 +159,36 @@ class Prometheus(pulumi.ComponentResource):
         )
         config = ConfigMap(
             f"{site.name}-prometheus",
-            metadata=namespace.meta(None, match),
+            metadata=_data.meta(namespace, None, match, _data.INTERNAL),
             data={"prometheus.yml": text, "rules.yml": yaml.safe_dump(RULES, sort_keys=False)},
             opts=namespace.child(self),
         )
         Deployment(
             f"{site.name}-prometheus",
-            metadata=namespace.meta("prometheus", match),
+            metadata=_data.workload_meta(namespace, "prometheus", match, _data.INTERNAL, checkov=_EXCEPTIONS),
             spec=DeploymentSpecArgs(
                 replicas=1,
                 selector=LabelSelectorArgs(match_labels=match),
                 strategy=DeploymentStrategyArgs(type="Recreate"),
                 template=PodTemplateSpecArgs(
-                    metadata=ObjectMetaArgs(labels=match, annotations=_pod.scraped(PORT)),
-                    spec=PodSpecArgs(
-                        service_account_name=identity.account,
-                        security_context=_pod.security(),
-                        affinity=_pod.placement("core"),
-                        containers=[_container(stack)],
-                        volumes=[
-                            VolumeArgs(
-                                name="config", config_map=ConfigMapVolumeSourceArgs(name=config.metadata.name)
-                            ),
-                            VolumeArgs(name="data", empty_dir=EmptyDirVolumeSourceArgs(size_limit="2Gi")),
+                    metadata=_data.pod_meta(namespace, match, _data.INTERNAL, annotations=_pod.scraped(PORT)),
+                    spec=_pod.pod(
+                        identity.account,
+                        [
+                            _monitor.container(
+                                "prometheus",
+                                args.image,
+                                port=PORT,
+                                args=[
+                                    "--storage.tsdb.path=/prometheus",
+                                    "--storage.tsdb.retention.time=6h",
+                                    "--storage.tsdb.retention.size=1GB",
+                                ],
+                                resources=_pod.resources("100m", "128Mi", "1Gi", scratch="2Gi"),
+                            )
                         ],
+                        volumes=_monitor.volumes(config.metadata.name, data="2Gi"),
+                        token=True,
                     ),
                 ),
             ),
@@ -187,30 +198,4 @@ class Prometheus(pulumi.ComponentResource):
             self, "prometheus", selector=match, port=PORT, target="http", endpoint="prometheus"
         )
         self.url = pulumi.Output.concat("http://", self.address)
-        self.register_outputs({"url": self.url})
-
-
-def _container(stack: Stack) -> ContainerArgs:
-    return ContainerArgs(
-        name="prometheus",
-        image=stack.images.prometheus,
-        args=[
-            "--config.file=/etc/prometheus/prometheus.yml",
-            "--storage.tsdb.path=/prometheus",
-            "--storage.tsdb.retention.time=6h",
-            "--storage.tsdb.retention.size=1GB",
-            f"--web.listen-address=$(POD_IP):{PORT}",
-            "--log.level=warn",
-        ],
-        env=_pod.environment(),
-        ports=[ContainerPortArgs(name="http", container_port=PORT)],
-        startup_probe=_pod.probe("/-/ready", "http", period_s=1, failures=60),
-        readiness_probe=_pod.probe("/-/ready", "http"),
-        liveness_probe=_pod.probe("/-/healthy", "http", period_s=10, failures=6),
-        resources=_pod.resources("100m", "128Mi", "1Gi"),
-        security_context=_pod.container_security(),
-        volume_mounts=[
-            VolumeMountArgs(name="config", mount_path="/etc/prometheus", read_only=True),
-            VolumeMountArgs(name="data", mount_path="/prometheus"),
-        ],
-    )
+        self.register_outputs({"address": self.address, "url": self.url})

@@ -14,26 +14,39 @@ from infra.config import Site
 from infra.local.layout import SiteLayout
 from switchboard import labels
 
+HOSTNAME = "external-dns.alpha.kubernetes.io/hostname"
+"""On a Service: the name that external-dns gives to its load balancer."""
+
 
 class SiteNamespace(pulumi.ComponentResource):
-    """One site's namespace for Switchboard.
+    """One site's namespace for Switchboard; with a `domain`, Services that are reached from outside have names in it.
 
     `child()` gives the options of a resource in it; `load_balancer()` makes a Service that is reached from outside.
+    Outputs: `namespace` (its name).
     """
 
     def __init__(
-        self, site: Site, namespace: str, *, state: Path, opts: pulumi.ResourceOptions | None = None
+        self,
+        site: Site,
+        namespace: str,
+        *,
+        state: Path,
+        domain: str | None = None,
+        opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         super().__init__("switchboard:infra:Site", site.name, None, opts)
         self.site = site
-        self.provider = _provider(site, state, pulumi.ResourceOptions(parent=self))
+        self.domain = domain
+        self.kubeconfig, self.context = access(site, state)
+        self.provider = _provider(site, self.kubeconfig, self.context, pulumi.ResourceOptions(parent=self))
         self.name = namespace
         self._namespace = Namespace(
             f"{site.name}-{namespace}",
             metadata=ObjectMetaArgs(
                 name=namespace,
                 labels={
-                    labels.SITE: site.name,
+                    **site_labels(site),
+                    labels.REGION: site.region,
                     "pod-security.kubernetes.io/enforce": "restricted",
                     "pod-security.kubernetes.io/warn": "restricted",
                 },
@@ -56,9 +69,13 @@ class SiteNamespace(pulumi.ComponentResource):
         object_labels: dict[str, str],
         annotations: dict[str, str] | None = None,
     ) -> ObjectMetaArgs:
-        """Metadata in this namespace; without a name Pulumi gives one, and a change makes a new object."""
+        """Metadata in this namespace, with the site's labels; without a name Pulumi gives one, and a change makes a
+        new object."""
         return ObjectMetaArgs(
-            name=name, namespace=self.name, labels=object_labels, annotations=annotations or None
+            name=name,
+            namespace=self.name,
+            labels={**object_labels, **site_labels(self.site)},
+            annotations=annotations or None,
         )
 
     def annotate_service(self, *, load_balancer: bool = False) -> dict[str, str]:
@@ -78,13 +95,19 @@ class SiteNamespace(pulumi.ComponentResource):
         target: str,
         endpoint: str,
     ) -> tuple[Service, pulumi.Output[str]]:
-        """A Service of type LoadBalancer and its address (`host:port`); `endpoint` is what `status` calls it."""
+        """A Service of type LoadBalancer and its address (`host:port`); `endpoint` is what `status` calls it.
+
+        With a domain the host is `<name>.<site>.<domain>`, which external-dns keeps: known before there is a load
+        balancer. Without, it is the address that the cluster gives.
+        """
+        host = f"{name}.{self.site.name}.{self.domain}" if self.domain is not None else None
+        annotations = self.annotate_service(load_balancer=True)
         service = Service(
             f"{self.site.name}-{name}",
             metadata=self.meta(
                 name,
                 {**selector, f"{labels.DOMAIN}/endpoint": endpoint},
-                self.annotate_service(load_balancer=True),
+                {**annotations, HOSTNAME: host} if host is not None else annotations,
             ),
             spec=ServiceSpecArgs(
                 type="LoadBalancer",
@@ -93,18 +116,32 @@ class SiteNamespace(pulumi.ComponentResource):
             ),
             opts=self.child(parent),
         )
+        if host is not None:
+            return service, pulumi.Output.from_input(f"{host}:{port}")
         return service, service.status.apply(lambda status: f"{_pod.first_address(status)}:{port}")
 
 
-def _provider(site: Site, state: Path, opts: pulumi.ResourceOptions) -> kubernetes.Provider:
+def site_labels(site: Site) -> dict[str, str]:
+    """What every object that the program declares says about its site, and pod templates too."""
+    return {labels.SITE: site.name, labels.SITE_ROLE: site.role}
+
+
+def access(site: Site, state: Path) -> tuple[str | None, str]:
+    """The kubeconfig (None: kubectl's own) and the context by which a site is reached."""
     if site.embedded is not None:
-        kubeconfig, context = SiteLayout(site, state).kubeconfig, site.name
-    elif site.cluster is not None:
-        kubeconfig = (site.cluster.kubeconfig or Path("~/.kube/config")).expanduser()
-        context = site.cluster.context
+        return str(SiteLayout(site, state).kubeconfig), site.name
+    if site.cluster is None:
+        raise ValueError(f"site {site.name} is nowhere")  # the stack file's types see to it
+    given = site.cluster.kubeconfig
+    return (str(given.expanduser()) if given is not None else None), site.cluster.context
+
+
+def _provider(
+    site: Site, kubeconfig: str | None, context: str, opts: pulumi.ResourceOptions
+) -> kubernetes.Provider:
     return kubernetes.Provider(
         site.name,
-        kubeconfig=str(kubeconfig),
+        kubeconfig=kubeconfig,
         context=context,
         enable_server_side_apply=True,
         # An `up` that was killed may have made objects that its state doesn't know; the next one takes them over.

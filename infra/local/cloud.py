@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
-import os
 import shutil
 import sys
 from collections.abc import Coroutine, Iterator, Sequence
@@ -21,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from infra import config
+from infra import config, locks
 from infra.local import controlplane, health, leftovers, site, teardown, toolchain
 from infra.local.health import Component, NodeHealth, SiteHealth
 from infra.local.layout import SiteLayout
@@ -52,7 +51,7 @@ def exclusive(stack_name: str, what: str) -> Iterator[None]:
                 f"{holder} is at work on stack {stack_name}", "wait until it is done, or stop it first"
             ) from None
         file.truncate(0)
-        file.write(f"`{what}` (pid {os.getpid()})")
+        file.write(locks.me(what))
         file.flush()
         _make_private(stack_name)
         try:

@@ -10,16 +10,19 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from infra.local import controlplane, processes
+from infra.local import controlplane, processes, supervisor
 from infra.local.layout import API_PORT, KUBELET_PORT, SiteLayout
+from infra.local.node import provisioner
 from infra.local.proxy import report
 from switchboard.errors import SwitchboardError
 from switchboard.kube import (
     CONFIG_MAPS,
     NODES,
+    PERSISTENT_VOLUMES,
     SERVICE_ACCOUNTS,
     ApiError,
     Credentials,
+    Kind,
     Kube,
     Object,
     Unreachable,
@@ -122,9 +125,11 @@ async def look(layout: SiteLayout) -> SiteHealth:
     ip = layout.control_plane_ip
     try:
         async with Kube(Credentials.from_kubeconfig(layout.kubeconfig), timeout_s=TIMEOUT_S) as kube:
-            api_note, nodes = await asyncio.gather(_api_note(kube), _nodes(kube))
+            api_note, nodes, volumes = await asyncio.gather(
+                _api_note(kube), _list(kube, NODES), _list(kube, PERSISTENT_VOLUMES)
+            )
     except SwitchboardError as error:
-        api_note, nodes = str(error.what), []
+        api_note, nodes, volumes = str(error.what), [], []
     notes = dict(
         zip(_HEALTHZ, await asyncio.gather(*(healthz(layout, p) for p in _HEALTHZ.values())), strict=True)
     )
@@ -143,13 +148,14 @@ async def look(layout: SiteLayout) -> SiteHealth:
     for node in layout.nodes:
         name = f"node-{node.name}"
         components.append(_component(layout, name, f"{node.ip}:{KUBELET_PORT}", _ready_note(layout, name)))
+    components.append(_component(layout, supervisor.NAME, "", ""))
     return SiteHealth(
         name=layout.name,
         role=layout.site.role,
         region=layout.site.region,
         kubeconfig=layout.kubeconfig,
         components=tuple(components),
-        nodes=tuple(_node_health(layout, nodes)),
+        nodes=(*_node_health(layout, nodes), *stranded(layout, volumes)),
     )
 
 
@@ -157,6 +163,8 @@ def _component(layout: SiteLayout, name: str, address: str, note: str) -> Compon
     record = processes.read(layout.run / f"{name}.json")
     if record is None or not processes.alive(record):
         return Component(name, None, False, address, "not running")
+    if processes.is_stopped(record):
+        note = "stopped by a signal; `make up` lets it go on"
     return Component(name, record.pid, not note, address, note)
 
 
@@ -183,10 +191,10 @@ async def _api_note(kube: Kube) -> str:
     return "" if answer == "ok" else str(answer)[:200]
 
 
-async def _nodes(kube: Kube) -> list[Object]:
+async def _list(kube: Kube, kind: Kind) -> list[Object]:
     try:
         # `list` itself is patient: lists may be long, these are not.
-        return list((await kube.request("GET", NODES.path(), timeout_s=TIMEOUT_S))["items"])
+        return list((await kube.request("GET", kind.path(), timeout_s=TIMEOUT_S))["items"])
     except (ApiError, Unreachable):
         return []
 
@@ -200,6 +208,27 @@ def _node_health(layout: SiteLayout, nodes: Iterable[Object]) -> list[NodeHealth
         ready = there is not None and node_is_ready(there)
         found.append(NodeHealth(node.name, ready, node.node.tier, node.region, str(node.ip), note))
     return found
+
+
+def stranded(layout: SiteLayout, volumes: Iterable[Object]) -> list[NodeHealth]:
+    """Nodes that the stack file no longer has, and that claims still hold volumes of: no pod can have those."""
+    known = {node.name for node in layout.nodes}
+    claims: dict[str, list[str]] = {}
+    for volume in volumes:
+        node, claim = provisioner.node_of(volume), volume["spec"].get("claimRef") or {}
+        released = (volume.get("status") or {}).get("phase") == "Released"  # `up` deletes it
+        if node is not None and node not in known and not released:
+            claims.setdefault(node, []).append(f"{claim.get('namespace')}/{claim.get('name')}")
+    return [
+        NodeHealth(
+            name,
+            False,
+            *("", "", ""),
+            f"no longer in the stack file, but has the volume of claim {', '.join(sorted(held))}:"
+            " put the node back, or delete the claim",
+        )
+        for name, held in sorted(claims.items())
+    ]
 
 
 def _why_not_ready(node: Object) -> str:

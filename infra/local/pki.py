@@ -31,7 +31,8 @@ from infra.local.layout import CLUSTER_DOMAIN, SiteLayout
 CA_LIFE = timedelta(days=3650)
 LEAF_LIFE = timedelta(days=365)
 RENEW_BEFORE = timedelta(days=30)
-BACKDATE = timedelta(minutes=5)
+BACKDATE = timedelta(days=1)
+"""A machine whose clock is put back by hours (it ran ahead, or woke up in the wrong zone) keeps its certificates."""
 
 ADMIN_GROUP = "switchboard:administrators"
 """The group of the administrators' certificates, bound to `cluster-admin` (see `bootstrap_objects`)."""
@@ -211,6 +212,8 @@ def write_private(path: Path, data: bytes | str) -> None:
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         file.write(data.encode() if isinstance(data, str) else data)
+        file.flush()
+        os.fsync(file.fileno())  # a key that a power cut spoilt would make all that it signed worthless
     temporary.replace(path)
 
 

@@ -18,6 +18,7 @@ import select
 import signal
 import socket
 import subprocess
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -161,7 +162,26 @@ def ensure(program: Program, *, grace_s: float = 10.0) -> tuple[Record, bool]:
     """The program's process, started now (True) unless one that fits runs; one that doesn't fit is stopped."""
     stop_unfit(program, grace_s=grace_s)
     record = find(program)
-    return (record, False) if record is not None else (start(program), True)
+    if record is None:
+        return start(program), True
+    wake(record)
+    return record, False
+
+
+def is_stopped(record: Record) -> bool:
+    """Was it stopped by a signal (SIGSTOP, a debugger)? It holds its place and answers nobody then."""
+    try:
+        stat = Path(f"/proc/{record.pid}/stat").read_text()
+    except OSError:
+        return False
+    return stat[stat.rindex(")") + 2] in "Tt"
+
+
+def wake(record: Record) -> None:
+    """Let a process that was stopped by a signal go on."""
+    if is_stopped(record):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(record.pid, signal.SIGCONT)
 
 
 def stop_unfit(program: Program, *, grace_s: float = 10.0) -> None:
@@ -210,6 +230,11 @@ def _gone(handle: int, timeout_s: float) -> bool:
 
 def marked(below: Path) -> Iterator[int]:
     """Pids of the processes whose record is that file, or any file below that folder (children inherit it)."""
+    return (pid for pid, mark in all_marked() if mark == below or below in mark.parents)
+
+
+def all_marked() -> Iterator[tuple[int, Path]]:
+    """Pids of the processes of all stacks on this machine, with the records that their environments name."""
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
             continue
@@ -218,10 +243,8 @@ def marked(below: Path) -> Iterator[int]:
         except OSError:
             continue
         for item in environ.split(b"\0"):
-            if item.startswith(f"{MARK}=".encode()):
-                mark = Path(os.fsdecode(item[len(MARK) + 1 :]))
-                if (mark == below or below in mark.parents) and started_ticks(int(entry.name)) is not None:
-                    yield int(entry.name)
+            if item.startswith(f"{MARK}=".encode()) and started_ticks(int(entry.name)) is not None:
+                yield int(entry.name), Path(os.fsdecode(item[len(MARK) + 1 :]))
 
 
 def _describe(pid: int, program: Program) -> Record | None:
@@ -238,19 +261,26 @@ def _describe(pid: int, program: Program) -> Record | None:
     )
 
 
-def check_addresses(programs: Iterable[Program]) -> None:
+def check_addresses(programs: Iterable[Program], patience_s: float = 3.0) -> None:
     """See that nobody else holds an address that one of the programs will listen on.
+
+    A process that was just killed is gone before all of its threads are, and holds its sockets for a moment yet,
+    unseen: one that can't be seen is waited for, for `patience_s` altogether.
 
     Raises:
         SwitchboardError: names the address, who holds it and what to do.
     """
+    deadline = time.monotonic() + patience_s
     for program in programs:
         own = find(program)
         for host, port in program.listens:
-            if _free(host, port):
-                continue
-            pid, who = holder(host, port)
-            if own is not None and pid == own.pid:
+            pid, who = None, ""
+            while not (free := _free(host, port)):
+                pid, who = holder(host, port)
+                if pid is not None or time.monotonic() >= deadline:
+                    break
+                time.sleep(0.05)
+            if free or (own is not None and pid == own.pid):
                 continue
             raise SwitchboardError(
                 f"{host}:{port}, where {program.name} is to listen, is in use by {who}",

@@ -1,4 +1,4 @@
-"""One embedded site, brought up and looked at: control plane, first objects, Service proxy and node agents.
+"""One embedded site, brought up: control plane, first objects, Service proxy, node agents and their supervisor.
 
 `up` starts what doesn't run, restarts what runs with other arguments, keys or code, and returns when all of it works;
 it can be called at any time and repairs what was cut off or killed. It relies on one caller at a time (the lock of
@@ -12,6 +12,7 @@ import functools
 import hashlib
 import json
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Mapping
@@ -20,12 +21,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from infra import config
-from infra.local import bootstrap_objects, controlplane, health, pki, ports, processes, teardown
+from infra.local import bootstrap_objects, controlplane, health, pki, ports, processes, supervisor, teardown
 from infra.local.layout import KUBELET_PORT, NodeLayout, SiteLayout
+from infra.local.node import provisioner
 from infra.local.processes import Program
 from infra.local.toolchain import lookup
 from switchboard.errors import SwitchboardError
-from switchboard.kube import NODES, ApiError, Credentials, Kube, Unreachable
+from switchboard.kube import NODES, PERSISTENT_VOLUMES, ApiError, Credentials, Kube, Unreachable
 from switchboard.paths import ROOT
 from switchboard.progress import Progress, Step
 
@@ -64,6 +66,18 @@ class EmbeddedSite:
         argv = ("--node", node.name)
         credentials = (node.kubeconfig, node.serving_cert)
         return self._python(f"node-{node.name}", "infra.local.node", argv, node.log, listens, credentials)
+
+    def supervisor_program(self) -> Program:
+        """Who starts the site's processes again when they die."""
+        return Program(
+            name=supervisor.NAME,
+            argv=(sys.executable, "-m", "infra.local.supervisor", "--site", str(self.layout.directory)),
+            env=self.environment(),
+            cwd=ROOT,
+            log=self.layout.logs / "supervisor.log",
+            record=self.layout.run / f"{supervisor.NAME}.json",
+            fingerprint=_code_digest(),
+        )
 
     def agent_programs(self, *, nodes: bool = True, proxy: bool = True) -> list[Program]:
         programs = [self.proxy_program()] if proxy else []
@@ -164,7 +178,17 @@ async def run(
     nodes: bool = True,
     proxy: bool = True,
 ) -> None:
-    """`up` after `prepare`, whose answer `programs` is."""
+    """`up` after `prepare`, whose answer `programs` is. A site with all its parts gets a supervisor at the end."""
+    with supervisor.held(site.layout.directory):
+        await _run(site, programs, progress, nodes=nodes, proxy=proxy)
+        if nodes and proxy:
+            supervisor.write(site.layout.directory, [*programs.values(), *site.agent_programs()])
+            await asyncio.to_thread(processes.ensure, site.supervisor_program())
+
+
+async def _run(
+    site: EmbeddedSite, programs: Mapping[str, Program], progress: Progress, *, nodes: bool, proxy: bool
+) -> None:
     serving = asyncio.Event()
     agents = site.agent_programs(nodes=nodes, proxy=proxy)
 
@@ -268,17 +292,40 @@ async def _agents_up(site: EmbeddedSite, agents: list[Program], step: Step) -> N
 
 
 async def _drop_removed_nodes(layout: SiteLayout) -> None:
-    """Nodes that are no longer in the stack file: their agents and pods stop, and the API server forgets them."""
+    """Nodes that are no longer in the stack file: their agents and pods stop, and the API server forgets them.
+
+    Their released volumes go too, since there is no agent to do it; those that claims still hold stay (`status` names
+    them). The folder of a node goes with its last volume.
+    """
     kept = {node.name for node in layout.nodes}
-    for name in sorted(teardown.recorded_nodes(layout.directory) - kept):
-        await asyncio.to_thread(teardown.stop_node, layout.directory, name)
-        async with Kube(Credentials.from_kubeconfig(layout.kubeconfig)) as kube:
+    folders = layout.directory / "nodes"
+    left = {path.name for path in folders.iterdir() if path.is_dir()} if folders.is_dir() else set()
+    if not (gone := sorted((left | teardown.recorded_nodes(layout.directory)) - kept)):
+        return
+    async with Kube(Credentials.from_kubeconfig(layout.kubeconfig)) as kube:
+        for name in gone:
+            await asyncio.to_thread(teardown.stop_node, layout.directory, name)
             await kube.delete(NODES, name)
+        holding: set[str | None] = set()
+        for volume in await kube.list(PERSISTENT_VOLUMES):
+            owner = provisioner.node_of(volume)
+            if owner in gone and provisioner.to_delete(volume, owner):
+                folder = folders / owner / "volumes" / volume["metadata"]["name"]
+                await asyncio.to_thread(shutil.rmtree, folder, True)
+                await kube.delete(PERSISTENT_VOLUMES, folder.name, uid=volume["metadata"]["uid"])
+            else:
+                holding.add(owner)
+    for name in gone:
+        if name not in holding:
+            await asyncio.to_thread(shutil.rmtree, folders / name, True)
 
 
 def _needs_start(program: Program) -> bool:
     processes.stop_unfit(program)
-    return processes.find(program) is None
+    found = processes.find(program)
+    if found is not None:
+        processes.wake(found)
+    return found is None
 
 
 async def _nodes_ready(kube: Kube, names: set[str]) -> bool:
@@ -328,10 +375,9 @@ def _same_ranges(layout: SiteLayout) -> None:
 def _code_digest() -> str:
     """Of the code that the agents run: a change of it restarts them (their pods go on)."""
     digest = hashlib.sha256()
-    for folder in ("switchboard", "infra/local"):
+    for folder in ("switchboard", "infra/config", "infra/local"):
         for path in sorted((ROOT / folder).rglob("*.py")):
             digest.update(path.read_bytes())
-    digest.update((ROOT / "infra" / "config.py").read_bytes())
     return digest.hexdigest()[:16]
 
 

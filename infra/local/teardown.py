@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from infra.local import controlplane, leftovers, processes, runtime
+from infra.local import controlplane, leftovers, processes, runtime, supervisor
 from infra.local.processes import Record
 from switchboard.errors import SwitchboardError
 from switchboard.paths import ROOT
@@ -35,6 +35,8 @@ def down(directory: Path, stack: str, step: Step, known_nodes: Iterable[str] = (
     site = directory.name
     known = set(known_nodes)
     nodes = sorted(recorded_nodes(directory))
+    processes.stop(_record(directory, supervisor.NAME))  # first: it would start again what ends
+    (directory / "supervised.json").unlink(missing_ok=True)
     step.detail("pods and node agents")
     with ThreadPoolExecutor(max_workers=8) as pool:
         list(pool.map(lambda name: stop_node(directory, name, stop_pods=name in known), nodes))
@@ -65,6 +67,8 @@ def stop_node(directory: Path, name: str, *, stop_pods: bool = False) -> None:
         _stop_pods(record, directory / "nodes" / name / "agent.log")
     for folder in leftovers.runtimes_of(directory / "nodes" / name):
         asyncio.run(runtime.cleanup(folder))  # those that didn't go gracefully
+    for point in leftovers.mounts_below(directory / "nodes" / name):  # their volumes in memory
+        leftovers.detach(point)
     path.unlink(missing_ok=True)  # last: whoever is cut off before finds the node again
     path.with_suffix(".ready").unlink(missing_ok=True)
 

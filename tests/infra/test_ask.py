@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import json
 import socket
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
@@ -15,57 +11,9 @@ from infra.ask import ask
 from infra.status import Endpoints, Status
 from infra.up import _entrance
 from switchboard.errors import SwitchboardError
+from tests.gateways import Reply, gateway
 
-Reply = tuple[int, bytes]
 GOOD = json.dumps({"answer": "Call us.", "intent": "card_lost"}).encode()
-
-
-class Gateway(ThreadingHTTPServer):
-    """Gives its replies in turn, the last one for good; keeps what it was asked."""
-
-    def __init__(self, replies: list[Reply]) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.replies = replies
-        self.asked: list[tuple[str, dict[str, str], str | None]] = []
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}"
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server: Gateway
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        status, reply = self.server.replies[min(len(self.server.asked), len(self.server.replies) - 1)]
-        self.server.asked.append((self.path, body, self.headers["X-Session-Id"]))
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(reply)))
-        self.end_headers()
-        self.wfile.write(reply)
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
-
-
-Start = Callable[[list[Reply]], AbstractContextManager[Gateway]]
-
-
-@pytest.fixture
-def gateway() -> Start:
-    @contextmanager
-    def start(replies: list[Reply]) -> Iterator[Gateway]:
-        with Gateway(replies) as server:
-            thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-            thread.start()
-            try:
-                yield server
-            finally:
-                server.shutdown()
-                thread.join()
-
-    return start
 
 
 @pytest.mark.parametrize(
@@ -73,7 +21,7 @@ def gateway() -> Start:
     [[], [(503, b"no healthy upstream")], [(502, b""), (504, b""), (503, b"")], [(200, b"<html>")]],
     ids=["at once", "503", "all kinds", "no JSON"],
 )
-def test_it_asks_until_it_is_answered(gateway: Start, before: list[Reply]) -> None:
+def test_it_asks_until_it_is_answered(before: list[Reply]) -> None:
     with gateway([*before, (200, GOOD)]) as server:
         answered = ask(server.url, "I lost my card", language="en")
         assert answered.body["intent"] == "card_lost"
@@ -88,14 +36,14 @@ def test_it_asks_until_it_is_answered(gateway: Start, before: list[Reply]) -> No
 
 
 @pytest.mark.parametrize("status", [400, 404, 413, 500])
-def test_a_refusal_is_an_error_at_once(gateway: Start, status: int) -> None:
+def test_a_refusal_is_an_error_at_once(status: int) -> None:
     with gateway([(status, b'{"error": "too long"}'), (200, GOOD)]) as server:
         with pytest.raises(SwitchboardError, match=f"refused the question: {status} .*too long"):
             ask(server.url, "x")
         assert len(server.asked) == 1
 
 
-def test_the_last_reason_is_told_when_time_is_up(gateway: Start) -> None:
+def test_the_last_reason_is_told_when_time_is_up() -> None:
     with gateway([(503, b"no replicas")]) as server, pytest.raises(SwitchboardError) as caught:
         ask(server.url, "x", deadline_s=0)
     assert "503 no replicas" in str(caught.value)

@@ -46,6 +46,9 @@ def _set(path: str, value: Any) -> Callable[[Values], None]:
     return change
 
 
+DATABASE = {"host": "db.bank.example"}
+ARTIFACTS = {"endpoint": "https://s3.bank.example", "bucket": "mlflow", "region": "cn-shanghai"}
+
 WRONG = [
     (_set("replicas", 3), ["unknown key switchboard:replicas", "modelServers"]),
     (_set("modelServers/0/replicas", "many"), ["switchboard:modelServers[0].replicas", "integer", "'many'"]),
@@ -72,7 +75,34 @@ WRONG = [
     (_set("modelServers/0/model", "Chat_Intent"), ["modelServers[0].model", "'Chat_Intent'"]),
     (_set("modelServers/0/alias", "latest"), ["modelServers[0].alias", "reserves the alias 'latest'"]),
     (_set("modelServers/0/alias", "v3"), ["modelServers[0].alias", "reserves the alias 'v3'"]),
-    (_set("modelServers", [{"name": "chat", "model": m} for m in "ab"]), ["unique names"]),
+    (
+        _set("modelServers", [{"name": "chat", "model": m, "dataRegions": ["r"]} for m in "ab"]),
+        ["unique names"],
+    ),
+    (
+        _set("modelServers/0/dataRegions", []),
+        ["modelServers[0]: dataRegions is missing", "of class customer"],
+    ),
+    (_set("modelServers/0/dataClass", "secret"), ["modelServers[0].dataClass", "'restricted'"]),
+    (_set("images/overrides", {"chats": "x"}), ["images.overrides names 'chats'", "gateway", "chat"]),
+    (_set("images/envoy", "envoy latest"), ["images.envoy", "'envoy latest'"]),
+    (_set("domain", "Bank.example/x"), ["switchboard:domain", "'Bank.example/x'"]),
+    (_set("mlflow", {"replicas": 2}), ["switchboard:mlflow: 2 replicas need `database` and `artifacts`"]),
+    (_set("mlflow", {"database": DATABASE}), ["`database` and `artifacts` come together"]),
+    (
+        _set("mlflow", {"database": DATABASE, "artifacts": ARTIFACTS, "storage": "1Gi"}),
+        ["with a database there is none"],
+    ),
+    (
+        _set("mlflow", {"database": {**DATABASE, "password": "x"}, "artifacts": ARTIFACTS}),
+        ["mlflow.database.password", "Extra inputs"],
+    ),
+    (
+        _set("mlflow", {"database": DATABASE, "artifacts": {**ARTIFACTS, "endpoint": "https://a:b@s3"}}),
+        ["mlflow.artifacts.endpoint"],
+    ),
+    (_set("sites/0/cluster", {"context": "c", "id": "x"}), ["sites[0].cluster.id", "'x'"]),
+    (_set("secrets_set", []), ["unknown key switchboard:secrets_set"]),
     (_set("modelServers/0/resources", {"memory": "2Gi"}), ["memoryLimit 1Gi is below memory 2Gi"]),
     (_set("modelServers/0/resources", {"cpu": "1", "cpuLimit": "999m"}), ["cpuLimit 999m is below cpu 1"]),
     (_set("modelServers/0/colour", "red"), ["switchboard:modelServers[0].colour", "Extra inputs"]),
@@ -119,7 +149,7 @@ def test_a_file_that_is_no_stack(
 ) -> None:
     path = tmp_path / "Pulumi.x.yaml"
     path.write_text(text)
-    monkeypatch.setattr(config, "stack_file", lambda stack: path)
+    monkeypatch.setenv("SWITCHBOARD_STACK_FILE", str(path))
     with pytest.raises(SwitchboardError, match=r"Pulumi\.x\.yaml") as caught:
         config.load("x")
     assert words in str(caught.value)
@@ -128,9 +158,34 @@ def test_a_file_that_is_no_stack(
 def test_a_file_that_can_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "Pulumi.x.yaml"
     path.mkdir()
-    monkeypatch.setattr(config, "stack_file", lambda stack: path)
+    monkeypatch.setenv("SWITCHBOARD_STACK_FILE", str(path))
     with pytest.raises(SwitchboardError, match=r"can't read .*Pulumi\.x\.yaml: Is a directory"):
         config.load("x")
+
+
+@pytest.mark.parametrize("value", ["hunter2", {"secure": "v1:x", "more": "hunter2"}, ["hunter2"], None])
+def test_a_secret_in_clear_is_refused_and_not_repeated(values: Values, value: Any) -> None:
+    with pytest.raises(SwitchboardError, match="mlflowDatabasePassword: a secret in clear") as caught:
+        config.parse({**values, "mlflowDatabasePassword": value}, "x")
+    assert "pulumi config set --secret switchboard:mlflowDatabasePassword" in str(caught.value)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_secrets_are_known_to_be_set_and_not_by_their_values(values: Values) -> None:
+    store = {"database": DATABASE, "artifacts": ARTIFACTS, "replicas": 2}
+    given = {**values, "mlflow": store, "mlflowDatabasePassword": {"secure": "v1:abc:def"}}
+    stack = config.parse(given, "x")
+    assert stack.secrets_set == {"mlflowDatabasePassword"}
+    assert set(stack.secrets_needed) == set(config.SECRETS)
+    assert "v1:abc" not in repr(stack)
+    assert config.parse(values, "x").secrets_needed == ()
+
+
+def test_a_part_has_the_image_of_its_own_or_that_of_the_rest(values: Values) -> None:
+    values["images"]["overrides"] = {"chat": "bank/switchboard:2"}
+    stack = config.parse(values, "x")
+    assert stack.image("chat") == "bank/switchboard:2"
+    assert {stack.image(part) for part in config.PARTS} == {values["images"]["switchboard"]}
 
 
 def _public(name: str, number: int, regions: list[str]) -> Values:
@@ -170,7 +225,7 @@ def test_names_of_two_sites_do_not_collide(
 def test_a_file_that_is_no_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "Pulumi.x.yaml"
     path.write_bytes(b"config: \xff")
-    monkeypatch.setattr(config, "stack_file", lambda stack: path)
+    monkeypatch.setenv("SWITCHBOARD_STACK_FILE", str(path))
     with pytest.raises(SwitchboardError, match=r"Pulumi\.x\.yaml is not UTF-8: byte 0xff at position 8"):
         config.load("x")
 

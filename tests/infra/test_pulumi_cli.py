@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
+import re
 import shutil
+import signal
 import socket
 import stat
 import subprocess
@@ -20,39 +23,14 @@ import psutil
 import pytest
 import yaml
 
-from infra import config, pulumi_cli
-from infra.local import processes, toolchain
+from infra import config, locks, pulumi_cli
+from infra.local import cloud, processes, toolchain
+from switchboard import paths
 from switchboard.errors import SwitchboardError
 from switchboard.paths import ROOT
 from switchboard.progress import Progress, Step
 from tests.conftest import free_networks, stack_document
-
-OUTPUT = """\
-Updating (local):
-
-@ updating......
- ~  kubernetes:apps/v1:Deployment public-gateway updating (0s) [diff: ~spec]
- ~  kubernetes:apps/v1:Deployment public-gateway updating (0s) [diff: ~spec]; its controller has not seen it yet
-@ updating....
- ~  kubernetes:apps/v1:Deployment public-gateway updated (5s) [diff: ~spec]; 1 of 1 replicas available
- +  kubernetes:core/v1:Service public-chat creating (0s)
- +  kubernetes:core/v1:Service public-chat created (0.1s)
- ++ kubernetes:core/v1:ConfigMap public-prometheus creating replacement (0s) [diff: ~data]
- -  kubernetes:core/v1:ConfigMap old deleted (0.01s)
-
-Outputs:
-    endpoints: {
-        mlflow    : "http://127.96.172.144:5000"
-    }
-
-Resources:
-    + 1 created
-    ~ 1 updated
-    - 1 deleted
-    55 unchanged
-
-Duration: 12s
-"""
+from tests.infra.test_pulumi_output import OUTPUT
 
 
 @pytest.fixture
@@ -114,10 +92,9 @@ def _owner(pid: object, *, hostname: str | None = None, age_s: float = 0) -> str
 
 def test_a_lock_of_a_running_pulumi_is_respected(stack: str, pulumi_process: subprocess.Popen[bytes]) -> None:
     lock = _lock(stack, _owner(pulumi_process.pid))
-    with pytest.raises(
-        SwitchboardError, match=f"locked by pulumi .pid {pulumi_process.pid}, since "
-    ) as caught:
-        pulumi_cli._release_dead_lock(stack)
+    named = f"locked by `pulumi 600` .pid {pulumi_process.pid}, root on {socket.gethostname()}, since 20"
+    with pytest.raises(SwitchboardError, match=named) as caught:
+        locks.release_dead(pulumi_cli.backend(stack), stack)
     assert "wait" in str(caught.value)
     assert lock.exists()
 
@@ -126,7 +103,7 @@ def test_a_lock_older_than_its_process_is_anothers(
     stack: str, pulumi_process: subprocess.Popen[bytes]
 ) -> None:
     lock = _lock(stack, _owner(pulumi_process.pid, age_s=3600))
-    pulumi_cli._release_dead_lock(stack)
+    locks.release_dead(pulumi_cli.backend(stack), stack)
     assert not lock.exists()
 
 
@@ -150,7 +127,7 @@ def test_a_lock_older_than_its_process_is_anothers(
 )
 def test_a_dead_lock_is_removed(stack: str, text: str) -> None:
     lock = _lock(stack, text)
-    pulumi_cli._release_dead_lock(stack)
+    locks.release_dead(pulumi_cli.backend(stack), stack)
     assert not lock.exists()
 
 
@@ -161,7 +138,7 @@ def test_a_lock_of_a_killed_pulumi_that_nobody_reaped_is_dead(stack: str, tmp_pa
         process.kill()
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
         assert psutil.Process(process.pid).status() == psutil.STATUS_ZOMBIE
-        pulumi_cli._release_dead_lock(stack)
+        locks.release_dead(pulumi_cli.backend(stack), stack)
         assert not lock.exists()
     finally:
         process.wait()
@@ -234,40 +211,162 @@ def test_operations_that_a_kill_left_pending_are_cleared(
         file.unlink()
 
 
+@pytest.fixture
+def busy(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tools: toolchain.Toolchain
+) -> Iterator[tuple[str, psutil.Process]]:
+    """A stack that a real `pulumi up` is at work on: stopped in the middle, let go at the end."""
+    stack = f"test-busy-{os.getpid()}"
+    file = ROOT / f"Pulumi.{stack}.yaml"
+    file.write_text(yaml.safe_dump(stack_document(free_networks(4))))
+    monkeypatch.setenv("SWITCHBOARD_STATE", str(tmp_path / "state"))
+    monkeypatch.delenv("PULUMI_HOME", raising=False)
+    pulumi: subprocess.Popen[bytes] | None = None
+    try:
+        pulumi_cli.ensure_plugin(stack, tools)
+        pulumi_cli.ensure_stack(stack, tools)
+        pulumi = subprocess.Popen(_up(tools), cwd=ROOT, env=_environ(stack, tools), stdout=subprocess.DEVNULL)
+        while not locks.read(pulumi_cli.backend(stack)):  # it runs the program while it holds its lock
+            assert pulumi.poll() is None
+        pulumi.send_signal(signal.SIGSTOP)
+        yield stack, psutil.Process(pulumi.pid)
+    finally:
+        if pulumi is not None:
+            pulumi.send_signal(signal.SIGCONT)
+            pulumi.wait(60)
+        file.unlink()
+
+
+def _up(tools: toolchain.Toolchain) -> list[str]:
+    return [
+        str(tools.path("pulumi")),
+        "up",
+        "--yes",
+        "--skip-preview",
+        "--non-interactive",
+        "--color",
+        "never",
+    ]
+
+
+def _environ(stack: str, tools: toolchain.Toolchain) -> dict[str, str]:
+    return {**os.environ, **pulumi_cli.environment(stack, tools)}
+
+
+def test_of_two_ups_the_second_is_told_by_whom_the_stack_is_held(
+    busy: tuple[str, psutil.Process], tools: toolchain.Toolchain
+) -> None:
+    """By our commands in one line of ours, by a bare `pulumi up` in Pulumi's own words; the state stays as it is."""
+    stack, first = busy
+    before = _checkpoint(stack).read_bytes()
+    host = re.escape(socket.gethostname())
+    named = rf"locked by `pulumi up --yes .*` \(pid {first.pid}, \S+ on {host}, since 20.*\); nothing was"
+    for second in (
+        lambda: pulumi_cli.run(stack, tools, ["up", "--yes"]),
+        lambda: pulumi_cli.ensure_stack(stack, tools),
+        lambda: pulumi_cli.up(stack, tools, Progress(io.StringIO())),
+    ):
+        with pytest.raises(SwitchboardError, match=named) as caught:
+            second()
+        assert str(caught.value).count("\n") == 1, "the error and the next step"
+    bare = subprocess.run(_up(tools), cwd=ROOT, env=_environ(stack, tools), capture_output=True, text=True)
+    assert bare.returncode != 0
+    told = bare.stdout + bare.stderr
+    assert "the stack is currently locked by 1 lock(s)" in told
+    assert f"(pid {first.pid})" in told
+    assert _checkpoint(stack).read_bytes() == before
+    assert [lock.held for lock in locks.read(pulumi_cli.backend(stack))] == [True]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "refused"), [(["up"], True), (["preview"], False), (["--version"], False)]
+)
+def test_a_command_that_changes_the_stack_waits_for_nobody(
+    stack: str, tmp_path: Path, arguments: list[str], refused: bool
+) -> None:
+    """While `switchboard up` is at it (in another process, as flock sees it: another open file)."""
+    with cloud.exclusive(stack, "switchboard up"):
+        second = (
+            pytest.raises(SwitchboardError, match=r"`switchboard up` \(pid .* is at work on stack")
+            if refused
+            else contextlib.nullcontext()
+        )
+        with second, pulumi_cli._held(stack, arguments):
+            pass
+
+
+@pytest.mark.parametrize(
+    ("arguments", "judged"),
+    [
+        (["up", "--yes"], True),
+        (["preview"], True),
+        (["-C", ".", "up"], True),
+        (["refresh"], False),
+        (["stack", "ls"], False),
+        (["up", "--policy-pack", "other"], False),
+        (["preview", "--policy-pack=other"], False),
+    ],
+)
+def test_the_policies_are_asked_where_changes_are_made_or_shown(arguments: list[str], judged: bool) -> None:
+    policies = ["--policy-pack", str(ROOT / "infra" / "policy")] if judged else []
+    assert pulumi_cli.with_policies(arguments) == [*arguments, *policies]
+    assert (pulumi_cli.POLICIES / "PulumiPolicy.yaml").is_file()
+
+
+def test_who_holds_the_stack_by_a_pulumi_command_is_named(stack: str) -> None:
+    named = r"`switchboard pulumi -- up --target 'a b'` \(pid "
+    with (
+        pulumi_cli._held(stack, ["up", "--target", "a b"]),
+        pytest.raises(SwitchboardError, match=named),
+        cloud.exclusive(stack, "switchboard up"),
+    ):
+        pass
+
+
+def test_an_interrupted_up_lets_pulumi_end_in_order(
+    monkeypatch: pytest.MonkeyPatch, stack: str, tmp_path: Path, tools: toolchain.Toolchain
+) -> None:
+    """A program in Pulumi's place, which takes a while over its end and then says so."""
+    script = tmp_path / "pulumi"
+    script.write_text(
+        f"#!{sys.executable}\n"
+        "import signal, sys, time\n"
+        "def end(*_):\n"
+        "    time.sleep(0.5)\n"
+        "    print('cancelled in order', flush=True)\n"
+        "    sys.exit(3)\n"
+        "signal.signal(signal.SIGINT, end)\n"
+        "print('working', flush=True)\n"
+        "time.sleep(600)\n"
+    )
+    script.chmod(stat.S_IRWXU)
+    log = paths.state_dir(stack) / "logs" / "pulumi-up.log"
+    code = (
+        "import io, signal, sys\n"
+        "from pathlib import Path\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a job in the background is born deaf to it
+        "from infra import pulumi_cli\n"
+        "from infra.local.toolchain import Found, Toolchain\n"
+        "from switchboard.progress import Progress\n"
+        f"tools = Toolchain({{'pulumi': Found('pulumi', Path({str(script)!r}), '', 'test')}})\n"
+        f"pulumi_cli.up({stack!r}, tools, Progress(io.StringIO()))\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=ROOT, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        while not (log.exists() and "working" in log.read_text()):
+            assert process.poll() is None, process.communicate()
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    assert "KeyboardInterrupt" in errors
+    assert log.read_text() == "working\ncancelled in order\n"
+
+
 def _empty_deployment() -> dict[str, Any]:
     return {"manifest": {"time": "2026-01-01T00:00:00Z", "magic": "", "version": ""}}
-
-
-@pytest.mark.parametrize(
-    ("lines", "reason"),
-    [
-        ([], "no output"),
-        (["something odd", "  the end  "], "the end"),
-        (["x", "error: no stack selected", "error: later"], "no stack selected"),
-        (["    error: update failed"], "update failed"),
-        (
-            ["Diagnostics:", "  error: could not start:", "    line one", "    line two"],
-            "could not start: line one line two",
-        ),
-        (["  error:", "    the reason", ""], "the reason"),
-    ],
-)
-def test_the_reason_is_the_first_error_on_one_line(lines: list[str], reason: str) -> None:
-    assert pulumi_cli._reason(lines) == reason
-
-
-@pytest.mark.parametrize(
-    ("lines", "summary"),
-    [
-        (OUTPUT.splitlines(), "1 created, 1 updated, 1 deleted, 55 unchanged"),
-        (["Resources:", "    58 unchanged", "", "Duration: 3s"], "58 unchanged"),
-        (["Resources:", "    +-2 replaced", "    3 unchanged"], "3 unchanged"),
-        ([" +  kubernetes:core/v1:Service 3 created", "no resources"], "done"),
-        ([], "done"),
-    ],
-)
-def test_the_summary_counts_changes(lines: list[str], summary: str) -> None:
-    assert pulumi_cli._summary(lines) == summary
 
 
 class _Details(Step):

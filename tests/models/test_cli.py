@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from models import cli
-from models.cli import age, app, columns
+from models.cli import age, app
 from models.training import Trained
 from switchboard.errors import SwitchboardError
 from switchboard.paths import ROOT
@@ -114,9 +113,3 @@ def test_a_model_that_is_not_there(mlflow_server: str) -> None:
 )
 def test_age(seconds: int, shown: str) -> None:
     assert age(seconds * 1000) == shown
-
-
-def test_columns() -> None:
-    assert columns([("A", "B"), ("long", "")]) == "A      B\nlong"
-    assert columns([]) == ""
-    assert cli.MAIN_TEST == "handwritten"

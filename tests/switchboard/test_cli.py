@@ -74,7 +74,17 @@ def test_an_unknown_stack_is_one_clear_error(command: str) -> None:
     assert len(done.stderr.strip().splitlines()) <= 2
 
 
-def test_completion_offers_the_commands() -> None:
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        ("switchboard st", {"status"}),
+        ("switchboard do", {"down", "doctor"}),
+        ("switchboard doctor --out", {"--output"}),
+        ("switchboard doctor --stack lo", {"local"}),
+        ("switchboard serving a", {"ask"}),
+    ],
+)
+def test_completion(words: str, offered: set[str]) -> None:
     script = Path(sys.executable).parent / "switchboard"
     done = subprocess.run(
         [script],
@@ -83,11 +93,11 @@ def test_completion_offers_the_commands() -> None:
         env={
             **os.environ,
             "_SWITCHBOARD_COMPLETE": "complete_bash",
-            "COMP_WORDS": "switchboard st",
-            "COMP_CWORD": "1",
+            "COMP_WORDS": words,
+            "COMP_CWORD": str(len(words.split()) - 1),
         },
     )
-    assert "status" in done.stdout.split()
+    assert set(done.stdout.split()) == offered
 
 
 def test_status_of_a_stack_that_is_down(tmp_path: Path) -> None:

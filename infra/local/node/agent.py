@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,7 @@ class Agent:
         self.ready = asyncio.Event()
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._names: dict[str, str] = {}
+        self._kept_services: list[Object] = []
         self._names_stale = asyncio.Event()
         self._has_headless = asyncio.Event()
         kube = Kube(Credentials.from_kubeconfig(node.kubeconfig), user_agent="switchboard-node")
@@ -65,6 +66,7 @@ class Agent:
             events=Events(kube, node.name),
             addresses=Addresses(node.pod_cidr),
             names=lambda: self._names,
+            services=self._known_services,
             settings=settings or Settings(),
         )
         self._pods = Informer(
@@ -97,6 +99,7 @@ class Agent:
     async def _restore(self, tasks: asyncio.TaskGroup) -> None:
         """Take over what runs, then start watching; the checkpoint counts until the API server has answered."""
         self._names = self._cache.load("names") or {}
+        self._kept_services = self._cache.load("services") or []
         states = {state.id: state for state in await self.context.runtime.adopt()}
         known = self.context.checkpoint.load()
         await self._remove_orphans(states, {podspec.uid(pod) for pod, _ in known})
@@ -120,10 +123,12 @@ class Agent:
                 await self._pods.synced.wait()
         if not self._pods.synced.is_set():
             log.warning("the site can't be reached: starting %d pods from the checkpoint", len(adopted))
+            self.context.objects.site_is_away()
         for worker in adopted:
             self._run(worker)
         self.ready.set()
         await self._pods.synced.wait()
+        self.context.objects.site_is_back()
         present = {podspec.uid(pod) for pod in self._pods.items.values()}
         for worker in adopted:
             if worker.uid not in present:
@@ -178,6 +183,7 @@ class Agent:
             worker.update(new)
 
     def _site_is_back(self) -> None:
+        self.context.objects.site_is_back()
         for worker in self.workers.values():
             worker.reconnected()
 
@@ -192,6 +198,10 @@ class Agent:
         if _name_parts(old) != _name_parts(new):
             self._names_stale.set()
 
+    def _known_services(self) -> Iterable[Object]:
+        """All Services of the site; those last seen while it is away."""
+        return self._services.items.values() if self._services.synced.is_set() else self._kept_services
+
     async def _name_pods(self) -> None:
         """Watch all pods of the site from when there is a headless Service."""
         await self._has_headless.wait()
@@ -204,9 +214,23 @@ class Agent:
             await self._names_stale.wait()
             self._names_stale.clear()
             names = hosts.entries(self._services.items.values(), self._all_pods.items.values())
+            services = [
+                {
+                    "metadata": {key: found["metadata"][key] for key in ("namespace", "name")},
+                    "spec": found["spec"],
+                }
+                for found in self._services.items.values()
+            ]
+            try:  # for a start while cut off
+                if services != self._kept_services:
+                    self._cache.save("services", services)
+                    self._kept_services = services
+                if names != self._names:
+                    self._cache.save("names", names)
+            except OSError as error:
+                log.error("no copy of the Services can be kept: %s", error)
             if names != self._names:
                 self._names = names
-                self._cache.save("names", names)
                 for worker in self.workers.values():
                     try:
                         worker.write_hosts()

@@ -6,7 +6,9 @@
 
 With them an agent that comes back knows its pods before the site answers, and starts them alone if it doesn't.
 Config maps, secrets and Services that pods needed are kept too (`objects/`, 0600), for a start while cut off.
-Files are replaced by rename: a crash leaves the old or the new one.
+Files are replaced by rename: a crash leaves the old or the new one. Manifests and copies are on the disk before they
+take their names (they can't be made up again while cut off); records aren't waited for, since they change with every
+probe's verdict: one that a power cut spoilt costs its pod a restart count and its address, not its life.
 """
 
 from __future__ import annotations
@@ -16,23 +18,37 @@ import logging
 import os
 import shutil
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
+from infra.local.node import podspec
 from infra.local.node.records import PodRecord
 from switchboard.kube import Object
 
 log = logging.getLogger(__name__)
 
 
-def write_atomically(path: Path, text: str) -> None:
+def write_atomically(path: Path, text: str, *, durable: bool = True) -> None:
+    """Replace a file by rename; `durable`: its contents are on the disk first.
+
+    Raises:
+        OSError: the disk is full, say; the old file is as it was, and nothing else is left.
+    """
     temporary = path.with_name(f".{path.name}.new")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(text)
-    temporary.replace(path)
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            file.write(text)
+            if durable:
+                file.flush()
+                os.fdatasync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 @dataclass(frozen=True)
@@ -67,18 +83,26 @@ class PodDir:
 
     def save_record(self, record: PodRecord) -> None:
         self.make()
-        write_atomically(self.path / "record.json", record.model_dump_json())
+        write_atomically(self.path / "record.json", record.model_dump_json(), durable=False)
 
     def load(self) -> tuple[Object, PodRecord] | None:
-        """Manifest and record; None where either is missing or broken (said in the log)."""
+        """Manifest and record; None where there is no whole manifest.
+
+        A record that is missing or broken begins anew: the pod's volumes and its place on the node stay.
+        """
         try:
             pod = json.loads((self.path / "pod.json").read_text())
-            return pod, PodRecord.model_validate_json((self.path / "record.json").read_text())
+            podspec.uid(pod)
         except FileNotFoundError:
             return None
-        except (ValueError, ValidationError) as error:
+        except (ValueError, KeyError, TypeError, OSError) as error:
             log.error("checkpoint %s is broken and left out: %s", self.path.name, error)
             return None
+        try:
+            return pod, PodRecord.model_validate_json((self.path / "record.json").read_text())
+        except (ValidationError, ValueError, OSError) as error:
+            log.error("the record of pod %s can't be read and begins anew: %s", podspec.label(pod), error)
+            return pod, PodRecord.new(pod, datetime.now(UTC))
 
     def drop_old_logs(self, container: str, attempt: int) -> None:
         """Keep the logs of the current run and of the one before."""
@@ -131,7 +155,7 @@ class ObjectCache:
         """The copy, or None."""
         try:
             return json.loads(self._path(name).read_text())
-        except (FileNotFoundError, ValueError):
+        except (OSError, ValueError):
             return None
 
     def drop(self, name: str) -> None:

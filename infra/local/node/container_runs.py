@@ -19,7 +19,7 @@ from infra.local.node.ending import HookFailed, end_container, run_hook
 from infra.local.node.podspec import ConfigError
 from infra.local.node.probes import Prober
 from infra.local.node.records import Container, Ended, Problem
-from infra.local.runtime import ContainerState, NoSuchContainer, StartError, UnknownImage, resolve
+from infra.local.runtime import ContainerState, Image, NoSuchContainer, StartError, UnknownImage, resolve
 from switchboard.kube import Object
 
 if TYPE_CHECKING:
@@ -31,7 +31,10 @@ _MESSAGE_LIMIT_BYTES = 4096
 _FALLBACK_LINES = 80
 _FALLBACK_BYTES = 2048
 _CANNOT_START = 128
+_CHANGED = "ContainerChanged"
+_HOOK_LOOK_S = 0.25
 _PROBES = (("startup", "startupProbe"), ("readiness", "readinessProbe"), ("liveness", "livenessProbe"))
+_FAILED = {"startup": "StartupFailed", "readiness": "ReadinessFailed", "liveness": "LivenessFailed"}
 
 
 class ContainerRuns:
@@ -54,6 +57,13 @@ class ContainerRuns:
     def adopt(self, states: dict[str, ContainerState]) -> None:
         for container in self._worker.record.containers.values():
             newest = self._newest(container, states)
+            if newest is not None and self._unknown(container, newest):
+                # The agent was killed between a start and its note of it.
+                if container.phase == "exited":
+                    container.previous = container.ended
+                container.attempt, container.run_id = parse_run_id(newest)[2], newest
+                container.phase, container.ended = "running", None
+                container.started_at = states[newest].started_at
             if newest is not None and (state := states[newest]).exit is None and state.pid is not None:
                 container.attempt, container.run_id = parse_run_id(newest)[2], newest
                 container.phase, container.ended = "running", None
@@ -62,6 +72,11 @@ class ContainerRuns:
             elif container.phase == "running":
                 self._lost_or_ended(container, states.get(container.run_id or ""))
         self._worker.save()
+
+    def _unknown(self, container: Container, id: str) -> bool:
+        """Is that a run that the record doesn't tell of?"""
+        attempt = parse_run_id(id)[2]
+        return attempt > container.attempt or (attempt == container.attempt and container.phase == "waiting")
 
     def _newest(self, container: Container, states: dict[str, ContainerState]) -> str | None:
         own = [id for id in states if parse_run_id(id)[:2] == (self._worker.uid, container.name)]
@@ -86,9 +101,11 @@ class ContainerRuns:
     async def start(self, name: str) -> None:
         container = self._worker.record.containers[name]
         try:
+            # In a thread, and before the turn to start: an image of Debian packages may have to be fetched first.
+            image = await asyncio.to_thread(resolve, self._one(name)["image"])
             async with self._worker.context.starts:
                 if not self._worker.ending:
-                    await self._start(container)
+                    await self._start(container, image)
         except UnknownImage as error:
             again = container.problem is not None and container.problem.reason.endswith(
                 ("Pull", "PullBackOff")
@@ -107,10 +124,9 @@ class ContainerRuns:
         finally:
             container.busy = False
 
-    async def _start(self, container: Container) -> None:
+    async def _start(self, container: Container, image: Image) -> None:
         worker, one = self._worker, self._one(container.name)
         attempt = container.attempt + (1 if container.phase == "exited" else 0)
-        image = resolve(one["image"])
         wanted = environment.references(worker.pod)
         sources = await worker.volumes.sources(worker.pod, worker.record.ip or "", wanted)
         place = self._place(container.name, attempt)
@@ -127,7 +143,7 @@ class ContainerRuns:
             container.previous = container.ended
         container.attempt, container.run_id = attempt, place.run_id
         container.phase, container.ended, container.problem = "running", None, None
-        container.stop_because = None
+        container.stop_because, container.image = None, image.reference
         container.started_at = state.started_at or datetime.now(UTC)
         container.started = container.ready = False
         worker.save()
@@ -159,15 +175,19 @@ class ContainerRuns:
         if not hook:
             return
         worker = self._worker
+        running = asyncio.ensure_future(
+            run_hook(worker.context.runtime, container.run_id or "", one, hook, worker.record.ip or "", None)
+        )
         try:
-            await run_hook(
-                worker.context.runtime,
-                container.run_id or "",
-                one,
-                hook,
-                worker.record.ip or "",
-                podspec.grace_s(worker.pod),
-            )
+            while not running.done():  # it may take as long as it likes, but not hold up the pod's end
+                await asyncio.wait({running}, timeout=_HOOK_LOOK_S)
+                if worker.ending:
+                    running.cancel()
+            await running
+        except asyncio.CancelledError:
+            running.cancel()
+            if not worker.ending:
+                raise
         except HookFailed as error:
             worker.event("Warning", "FailedPostStartHook", f"PostStartHook failed: {error}", container.name)
             container.stop_because = Problem(reason="FailedPostStartHook", message=str(error))
@@ -238,10 +258,11 @@ class ContainerRuns:
         container.phase, container.ended = "exited", ended
         container.started = container.ready = False
         container.problem = None
+        changed = container.stop_because is not None and container.stop_because.reason == _CHANGED
         again = not worker.ending and podspec.should_restart(
             podspec.restart_policy(worker.pod), container.kind, ended.exit_code
         )
-        if again:
+        if again and not changed:
             ran_s = (ended.finished_at - ended.started_at).total_seconds() if ended.started_at else 0.0
             wait_s, container.delay_s = worker.context.settings.back_off.next(container.delay_s, ran_s)
             container.retry_at = asyncio.get_running_loop().time() + wait_s
@@ -265,7 +286,9 @@ class ContainerRuns:
         worker, one = self._worker, self._one(container.name)
         path: Path = worker.directory.message(container.name)
         try:
-            text = path.read_bytes()[:_MESSAGE_LIMIT_BYTES].decode(errors="replace")
+            with path.open("rb") as file:  # its end, as a kubelet does
+                file.seek(max(0, path.stat().st_size - _MESSAGE_LIMIT_BYTES))
+                text = file.read(_MESSAGE_LIMIT_BYTES).decode(errors="replace")
         except OSError:
             text = ""
         if not text and failed and one.get("terminationMessagePolicy") == "FallbackToLogsOnError":
@@ -321,7 +344,7 @@ class ContainerRuns:
             self._probe(container)
         elif not ok:
             why = f"Container {container.name} failed {kind} probe, will be restarted"
-            container.stop_because = Problem(reason="Unhealthy", message=why)
+            container.stop_because = Problem(reason=_FAILED[kind], message=why)
         worker.save()
         worker.wake()
 
@@ -339,7 +362,7 @@ class ContainerRuns:
                 return
             text = because.message if container.stop_because else f"Stopping container {name}"
             worker.event("Normal", "Killing", text, name)
-            own = asyncio.get_running_loop().time() + self._own_grace_s(one)
+            own = asyncio.get_running_loop().time() + self._own_grace_s(one, because)
             self._stop_probing(name)
             await end_container(
                 worker.context.runtime,
@@ -355,12 +378,27 @@ class ContainerRuns:
         finally:
             container.busy = False
 
-    def _own_grace_s(self, one: Object) -> float:
-        """Of a container that is stopped although its pod goes on."""
-        for key in ("livenessProbe", "startupProbe"):
-            if (given := (one.get(key) or {}).get("terminationGracePeriodSeconds")) is not None:
+    def _own_grace_s(self, one: Object, because: Problem) -> float:
+        """Of a container that is stopped although its pod goes on: that of the probe which failed, else the pod's."""
+        for kind, key in _PROBES:
+            given = (one.get(key) or {}).get("terminationGracePeriodSeconds")
+            if because.reason == _FAILED[kind] and given is not None:
                 return float(given)
         return podspec.grace_s(self._worker.pod)
+
+    def renew(self) -> None:
+        """Have containers started anew whose image was changed.
+
+        As far as they would be started again at all: the API server takes no other status of a container that ended.
+        """
+        always = podspec.restart_policy(self._worker.pod) == "Always"
+        for container in self._worker.record.containers.values():
+            image = self._one(container.name)["image"]
+            again = container.kind == "sidecar" or (container.kind == "main" and always)
+            if not again or container.phase != "running" or container.image in (None, image):
+                continue
+            why = f"Container {container.name} definition changed, will be restarted"
+            container.stop_because = Problem(reason=_CHANGED, message=why)
 
     def let_go(self) -> None:
         """Stop watching and probing; what runs goes on."""

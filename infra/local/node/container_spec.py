@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from infra.local.layout import CLUSTER_DOMAIN
 from infra.local.node import environment, podspec, quantities, volumes
 from infra.local.node.environment import Sources
 from infra.local.runtime.spec import ContainerSpec, Image, Limits, Mount
@@ -72,7 +73,7 @@ def build(
     if _HOSTS not in own:
         mounts.append(Mount(place.hosts, _HOSTS, read_only=True))
     message = one.get("terminationMessagePath") or TERMINATION_LOG
-    if message not in own and not message.startswith("/dev/"):  # /dev is the runtime's own
+    if message not in own:
         mounts.append(Mount(place.message, message))
     return ContainerSpec(
         id=place.run_id,
@@ -83,10 +84,13 @@ def build(
         uid=who.uid,
         gid=who.gid,
         supplemental_groups=who.groups,
-        hostname=podspec.hostname(pod),
+        hostname=podspec.shown_hostname(pod, CLUSTER_DOMAIN),
         mounts=tuple(mounts),
         read_only_root=bool(security.get("readOnlyRootFilesystem")),
         log_path=place.log,
         limits=limits(one),
         cgroup=place.cgroup,
+        stdin=bool(one.get("stdin")),
+        stdin_once=bool(one.get("stdinOnce")),
+        tty=bool(one.get("tty")),
     )

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 
 from infra.local.layout import API_PORT, KUBELET_PORT, NodeLayout, SiteLayout
@@ -15,7 +17,7 @@ from infra.local.node.ips import Addresses
 from infra.local.node.lifecycle import BackOff
 from infra.local.node.objects import Objects
 from infra.local.runtime import Runtime
-from switchboard.kube import Kube
+from switchboard.kube import Kube, Object
 
 PODS_CAPACITY = 110
 
@@ -33,6 +35,8 @@ class Settings:
     refresh_s: float = 20.0
     """How often mounted config maps, secrets and tokens are looked at."""
     status_period_s: float = 60.0
+    disk_check_s: float = 10.0
+    """How often the disk is looked at: for the node's DiskPressure, and for what pods keep in their volumes there."""
     lease_period_s: float = 10.0
     lease_duration_s: int = 40
     sync_wait_s: float = 5.0
@@ -55,7 +59,11 @@ class Context:
     events: Events
     addresses: Addresses
     names: Callable[[], dict[str, str]]
+    services: Callable[[], Iterable[Object]] = tuple
+    """All Services of the site, as last seen."""
     settings: Settings = Settings()
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    """The machine's clock, which somebody may put right at any time: waits are by the event loop's instead."""
     boot: str = field(default_factory=boot_id)
     starts: asyncio.Semaphore = field(init=False)
 
@@ -68,7 +76,13 @@ class Context:
 
     @property
     def allocatable(self) -> dict[str, str]:
-        return {"cpu": self.node.node.cpu, "memory": self.node.node.memory, "pods": str(PODS_CAPACITY)}
+        return {
+            "cpu": self.node.node.cpu,
+            "memory": self.node.node.memory,
+            # Of the disk that the pods are on; the machine's nodes share it, so each of them states all of it.
+            "ephemeral-storage": f"{shutil.disk_usage(self.checkpoint.directory).total // 1024}Ki",
+            "pods": str(PODS_CAPACITY),
+        }
 
     @property
     def service_env(self) -> dict[str, str]:

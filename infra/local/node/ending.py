@@ -16,6 +16,7 @@ from switchboard.kube import Object
 log = logging.getLogger(__name__)
 
 _LEAST_AFTER_HOOK_S = 2.0
+_LONGEST_S = 86_400.0
 
 
 class HookFailed(Exception):
@@ -23,9 +24,14 @@ class HookFailed(Exception):
 
 
 async def run_hook(
-    runtime: Runtime, run_id: str, one: Object, handler: Mapping[str, Any], pod_ip: str, timeout_s: float
+    runtime: Runtime,
+    run_id: str,
+    one: Object,
+    handler: Mapping[str, Any],
+    pod_ip: str,
+    timeout_s: float | None,
 ) -> None:
-    """Carry out a lifecycle handler (exec, httpGet, sleep).
+    """Carry out a lifecycle handler (exec, httpGet, sleep); without `timeout_s` for a day at most.
 
     Raises:
         HookFailed: it failed or took too long.
@@ -33,7 +39,7 @@ async def run_hook(
     try:
         async with asyncio.timeout(timeout_s):
             if action := handler.get("exec"):
-                result = await runtime.exec(run_id, action["command"], timeout_s)
+                result = await runtime.exec(run_id, action["command"], timeout_s or _LONGEST_S)
                 if result.exit_code != 0:
                     raise HookFailed(f"command exited with {result.exit_code}: {result.text.strip()[-500:]}")
             elif action := handler.get("httpGet"):

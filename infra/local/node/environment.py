@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,19 +34,42 @@ class Sources:
 
 
 def service_env(host: str, port: int) -> dict[str, str]:
-    """The variables that tell a pod where its API server is (other Services have names, not variables)."""
-    url = f"tcp://{host}:{port}"
-    prefix = f"KUBERNETES_PORT_{port}_TCP"
-    return {
-        "KUBERNETES_SERVICE_HOST": host,
-        "KUBERNETES_SERVICE_PORT": str(port),
-        "KUBERNETES_SERVICE_PORT_HTTPS": str(port),
-        "KUBERNETES_PORT": url,
-        prefix: url,
-        f"{prefix}_PROTO": "tcp",
-        f"{prefix}_PORT": str(port),
-        f"{prefix}_ADDR": host,
-    }
+    """The variables that tell a pod where its API server is."""
+    return _variables("kubernetes", host, [{"name": "https", "port": port}])
+
+
+def service_links(services: Iterable[Object], namespace: str) -> dict[str, str]:
+    """The variables of a namespace's Services (`enableServiceLinks`): legacy, but a pod on a cluster has them too."""
+    found: dict[str, str] = {}
+    for service in services:
+        meta, spec = service["metadata"], service["spec"]
+        address = spec.get("clusterIP")
+        if meta["namespace"] == namespace and address and address != "None" and spec.get("ports"):
+            found |= _variables(meta["name"], address, spec["ports"])
+    return found
+
+
+def _variables(service: str, host: str, ports: Sequence[Object]) -> dict[str, str]:
+    name = _variable(service)
+    found = {f"{name}_SERVICE_HOST": host, f"{name}_SERVICE_PORT": str(ports[0]["port"])}
+    for port in ports:
+        number, protocol = str(port["port"]), port.get("protocol", "TCP")
+        url = f"{protocol.lower()}://{host}:{number}"
+        if port.get("name"):
+            found[f"{name}_SERVICE_PORT_{_variable(port['name'])}"] = number
+        prefix = f"{name}_PORT_{number}_{protocol}"
+        found.setdefault(f"{name}_PORT", url)
+        found |= {
+            prefix: url,
+            f"{prefix}_PROTO": protocol.lower(),
+            f"{prefix}_PORT": number,
+            f"{prefix}_ADDR": host,
+        }
+    return found
+
+
+def _variable(name: str) -> str:
+    return name.upper().replace("-", "_")
 
 
 def expand(text: str, variables: Mapping[str, str]) -> str:

@@ -14,7 +14,7 @@ from infra.local.layout import CLUSTER_DOMAIN
 from infra.local.node import podspec
 from switchboard.kube import Object
 
-_HEAD = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
+_HEAD = "# Kubernetes-managed hosts file.\n127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
 
 
 def _service_names(service: Object) -> list[str]:

@@ -2,7 +2,8 @@
 
     not prepared      → prepare it (address, volumes)
     init containers   → one after the other; a sidecar counts as done once it has started, and is kept running
-    main containers   → all at once; one that ended is started again as the restart policy says, after its back-off
+    main containers   → in their order, each when the one before has been started and its postStart hook is done;
+                        one that ended is started again as the restart policy says, after its back-off
     all over          → stop the sidecars, last one first, then finish
     has to end        → stop main containers together, then the sidecars, last one first, then finish
 
@@ -123,8 +124,13 @@ def decide(now: float, s: Situation) -> Decision:
         _wind_down(s, decision, failed=not _all_succeeded(s))
         return decision
     for container in s.containers:
-        if container.kind != "init":
+        if container.kind == "sidecar":
             _keep_running(now, s.policy, container, decision)
+    for container in mains:
+        if (container.busy and container.stop_because is None) or _keep_running(
+            now, s.policy, container, decision
+        ):
+            break  # the next ones have their turn when this one is started, or can't be
     return decision
 
 
@@ -149,15 +155,17 @@ def _again(policy: str, container: Container) -> bool:
     return container.ended is None or should_restart(policy, container.kind, container.ended.exit_code)
 
 
-def _keep_running(now: float, policy: str, container: Container, decision: Decision) -> None:
+def _keep_running(now: float, policy: str, container: Container, decision: Decision) -> bool:
+    """Start it where it should run and doesn't; True where it is to be started now."""
     if container.busy or container.phase == "running":
-        return
+        return False
     if container.phase == "exited" and not _again(policy, container):
-        return
+        return False
     if now < container.retry_at:
         decision.wake(container.retry_at)
-    else:
-        decision.actions.append(Start(container.name))
+        return False
+    decision.actions.append(Start(container.name))
+    return True
 
 
 def _all_succeeded(s: Situation) -> bool:

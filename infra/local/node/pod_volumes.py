@@ -58,16 +58,22 @@ class PodVolumes:
         if not files:
             return
         try:
-            sources = await self.sources(pod, pod_ip, volumes.references(pod))
+            age_s = self._context.settings.refresh_s / 2
+            sources = await self.sources(pod, pod_ip, volumes.references(pod), max_age_s=age_s)
             await asyncio.gather(*(self._make(pod, volume, sources) for volume in files))
         except ConfigError as error:
             log.warning("pod %s: its volumes stay as they are: %s", podspec.label(pod), error.message)
 
-    async def sources(self, pod: Object, pod_ip: str, wanted: dict[tuple[str, str], bool]) -> Sources:
-        """What environment and files are made from, with the objects that are named."""
+    async def sources(
+        self, pod: Object, pod_ip: str, wanted: dict[tuple[str, str], bool], *, max_age_s: float = 0.0
+    ) -> Sources:
+        """What environment and files are made from, with the objects that are named (see `Objects.get`)."""
         context = self._context
-        objects = await context.objects.get_all(podspec.namespace(pod), wanted)
-        return Sources(pod_ip, context.host_ip, context.allocatable, context.service_env, objects)
+        namespace = podspec.namespace(pod)
+        objects = await context.objects.get_all(namespace, wanted, max_age_s=max_age_s)
+        linked = pod["spec"].get("enableServiceLinks") is not False
+        links = environment.service_links(context.services(), namespace) if linked else {}
+        return Sources(pod_ip, context.host_ip, context.allocatable, links | context.service_env, objects)
 
     async def _make(self, pod: Object, volume: Object, sources: Sources) -> Path:
         group = podspec.fs_group(pod)
@@ -117,7 +123,8 @@ class PodVolumes:
         for wanted in volumes.token_requests(volume):
             current = folder / wanted.path
             known = current.read_text() if current.exists() else ""
-            if tokens.is_fresh(known, podspec.uid(pod), time.time()):
+            cut_off = known and self._context.objects.away
+            if cut_off or tokens.is_fresh(known, podspec.uid(pod), time.time()):
                 held[wanted.path] = known
                 continue
             try:

@@ -10,10 +10,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from infra.local.node import hosts, podspec, status
+from infra.local.node import hosts, podspec, status, usage
 from infra.local.node.container_runs import ContainerRuns
 from infra.local.node.context import Context
 from infra.local.node.lifecycle import Action, Finish, Prepare, Situation, Start, Stop, decide
@@ -29,11 +28,9 @@ log = logging.getLogger(__name__)
 _FIRST_RETRY_S = 0.5
 _LAST_RETRY_S = 10.0
 _UNSEEN_DELETION_GRACE_S = 10.0
+_EVICTION_GRACE_S = 1.0
+_SAVE_AGAIN_S = 5.0
 DEADLINE = "DeadlineExceeded"
-
-
-def now_utc() -> datetime:
-    return datetime.now(UTC)
 
 
 class PodWorker:
@@ -43,7 +40,7 @@ class PodWorker:
         self.context = context
         self.pod = pod
         self.uid = podspec.uid(pod)
-        self.record = record or PodRecord.new(pod, now_utc())
+        self.record = record or PodRecord.new(pod, context.now())
         self.known = record is not None
         self.directory = context.checkpoint.pod(self.uid)
         self.volumes = PodVolumes(context, self.directory)
@@ -57,15 +54,15 @@ class PodWorker:
         self._report_retry_s = 0.0
         self._sent: tuple[Object, int] | None = None
         self._refused_said = False
-        self._unsaved_said = False
+        self._unsaved: set[str] = set()
+        self._save_at = 0.0
+        self._active_since: float | None = None
         self._grace_until: float | None = None
         self._ended = False
         self._wake = asyncio.Event()
         self._effects: dict[str, asyncio.Task[None]] = {}
         if record is not None and record.sandbox not in (None, context.boot):
             record.forget_sandbox()
-        if record is None and (pod.get("status") or {}).get("phase") in podspec.FINISHED:
-            self.record.outcome = pod["status"]["phase"]  # over before this agent knew it: never run again
 
     # What others tell it
 
@@ -77,6 +74,9 @@ class PodWorker:
         self.pod = pod
         if changed:
             self._save_pod()
+            self.runs.renew()
+            if ignored := podspec.ignored(pod):
+                self.event("Warning", "Refused", ignored)
             if self._grace_until is not None and podspec.deleting(pod):
                 self._grace_until = min(self._grace_until, self._time() + podspec.grace_s(pod))
         self.wake()
@@ -119,20 +119,31 @@ class PodWorker:
         self.context.events.emit(self.pod, kind, reason, message, container=container, init=init)
 
     def save(self) -> None:
-        """Bring the record on disk up to date. A full disk must not stop the pod's care: said, and tried next time."""
-        try:
-            self.directory.save_record(self.record)
-            self._unsaved_said = False
-        except OSError as error:
-            if not self._unsaved_said:
-                log.error("pod %s: its checkpoint can't be written: %s", podspec.label(self.pod), error)
-            self._unsaved_said = True
+        """Bring the record on disk up to date."""
+        self._write("record", lambda: self.directory.save_record(self.record))
 
     def _save_pod(self) -> None:
+        self._write("manifest", lambda: self.directory.save_pod(self.pod))
+
+    def _write(self, what: str, write: Callable[[], None]) -> None:
+        """A full disk must not stop the pod's care: it is said once, and tried again until there is room."""
         try:
-            self.directory.save_pod(self.pod)
+            write()
         except OSError as error:
-            log.error("pod %s: its checkpoint can't be written: %s", podspec.label(self.pod), error)
+            if not self._unsaved:
+                log.error("pod %s: its checkpoint can't be written: %s", podspec.label(self.pod), error)
+            self._unsaved.add(what)
+            self._save_at = self._time() + _SAVE_AGAIN_S
+        else:
+            self._unsaved.discard(what)
+
+    def _save_again(self) -> list[float]:
+        if self._unsaved and self._time() >= self._save_at:
+            self._save_pod()
+            self.save()
+            if not self._unsaved:
+                log.info("pod %s: its checkpoint is written", podspec.label(self.pod))
+        return [self._save_at] if self._unsaved else []
 
     @staticmethod
     def _time() -> float:
@@ -145,7 +156,9 @@ class PodWorker:
         if not self.known:
             self._save_pod()
             self.save()
-        refresher = asyncio.create_task(self._refresh())
+        beside = [asyncio.create_task(self._refresh())]
+        if usage.limited(self.pod):
+            beside.append(asyncio.create_task(self._watch_usage()))
         try:
             while not self._ended:
                 self._wake.clear()
@@ -161,13 +174,14 @@ class PodWorker:
                 except TimeoutError:
                     pass
         finally:
-            refresher.cancel()
+            for task in beside:
+                task.cancel()
             self.runs.let_go()
             for task in self._effects.values():
                 task.cancel()
 
     def _round(self) -> float | None:
-        wakes: list[float] = []
+        wakes: list[float] = self._save_again()
         if self.record.outcome is None:
             wakes += self._check_deadline()
             decision = decide(self._time(), self._situation())
@@ -206,9 +220,11 @@ class PodWorker:
         seconds = self.pod["spec"].get("activeDeadlineSeconds")
         if seconds is None or self.ending:
             return []
-        left = (self.record.started_at + timedelta(seconds=seconds) - now_utc()).total_seconds()
-        if left > 0:
-            return [self._time() + left]
+        if self._active_since is None:  # from here on by the monotonic clock: the machine's may be put right
+            active_s = max(0.0, (self.context.now() - self.record.started_at).total_seconds())
+            self._active_since = self._time() - active_s
+        if (end := self._active_since + seconds) > self._time():
+            return [end]
         message = "Pod was active on the node longer than the specified deadline"
         self.record.failure = Problem(reason=DEADLINE, message=message)
         self.event("Normal", DEADLINE, message)
@@ -274,6 +290,7 @@ class PodWorker:
         self.record.outcome = "Failed" if failed else "Succeeded"
         self.context.addresses.release(self.uid)
         self.save()
+        self._effect("drop volumes", lambda: asyncio.to_thread(self.volumes.remove))
         log.info("pod %s is over: %s", podspec.label(self.pod), self.record.outcome)
         self.wake()
 
@@ -283,7 +300,7 @@ class PodWorker:
             return []
         known = self.record.conditions
         wanted = status.pod_status(
-            self.pod, self.record, host_ip=self.context.host_ip, ending=self.ending, now=now_utc()
+            self.pod, self.record, host_ip=self.context.host_ip, ending=self.ending, now=self.context.now()
         )
         if self.record.conditions != known:
             self.save()
@@ -348,6 +365,23 @@ class PodWorker:
                 except Exception:
                     log.exception("pod %s: refreshing its volumes failed", podspec.label(self.pod))
             await asyncio.sleep(period_s)
+
+    async def _watch_usage(self) -> None:
+        """Evict the pod when it keeps more on disk than its manifest allows."""
+        period_s = self.context.settings.disk_check_s
+        while not self.ending and self.record.outcome is None:
+            began = self._time()
+            used = await asyncio.to_thread(usage.measure, self.pod, self.directory.path)
+            problem = usage.excess(self.pod, used)
+            if problem is not None and not self.ending and self.record.outcome is None:
+                self.record.failure = problem
+                self._grace_until = self._time() + _EVICTION_GRACE_S
+                self.event("Warning", problem.reason, problem.message)
+                self.save()
+                self.wake()
+            await asyncio.sleep(
+                max(period_s, 20 * (self._time() - began))
+            )  # ≤ 5 % of a core for a large folder
 
     def objects(self) -> set[tuple[str, str, str]]:
         """(Kind, namespace, name) of what the pod needs from the API server."""

@@ -103,6 +103,12 @@ def hostname(pod: Object) -> str:
     return (pod["spec"].get("hostname") or name(pod))[:63]
 
 
+def shown_hostname(pod: Object, domain: str) -> str:
+    """What `hostname` says in the pod's containers: its name, or the full one where the pod asks so."""
+    full = full_hostname(pod, domain) if pod["spec"].get("setHostnameAsFQDN") else None
+    return full or hostname(pod)
+
+
 def full_hostname(pod: Object, domain: str) -> str | None:
     """`<hostname>.<subdomain>.<namespace>.svc.<domain>`, for a pod that has a subdomain."""
     subdomain = pod["spec"].get("subdomain")
@@ -119,24 +125,60 @@ def refused(pod: Object) -> str | None:
     for field in ("hostNetwork", "hostPID", "hostIPC"):
         if spec.get(field):
             return f"spec.{field} is not supported by the embedded cloud"
-    if spec.get("ephemeralContainers"):
-        return "spec.ephemeralContainers is not supported by the embedded cloud"
+    if reason := _refused_of_pod(spec):
+        return f"{reason} is not supported by the embedded cloud"
     known = {"name", "emptyDir", "configMap", "secret", "projected", "downwardAPI", "persistentVolumeClaim"}
     for index, volume in enumerate(spec.get("volumes") or []):
         if other := sorted(set(volume) - known):
             return f"spec.volumes[{index}].{other[0]} (volume {volume['name']}) is not supported by the embedded cloud"
-    for _, one in all_containers(pod):
+    for kind, one in all_containers(pod):
         security = one.get("securityContext") or {}
         where = f"container {one['name']}: securityContext"
         if security.get("privileged"):
             return f"{where}.privileged is not supported by the embedded cloud"
         if added := (security.get("capabilities") or {}).get("add"):
             return f"{where}.capabilities.add ({', '.join(added)}) is not supported by the embedded cloud"
+        if reason := _refused_profile(security):
+            return f"{where}.{reason} is not supported by the embedded cloud"
+        if kind != "sidecar" and (one.get("restartPolicy") or one.get("restartPolicyRules")):
+            return f"container {one['name']}: restartPolicy is not supported by the embedded cloud"
         if one.get("volumeDevices"):
             return f"container {one['name']}: volumeDevices is not supported by the embedded cloud"
         for port in one.get("ports") or []:
             if port.get("hostPort"):
                 return f"container {one['name']}: hostPort {port['hostPort']} is not supported by the embedded cloud"
+    return None
+
+
+def _refused_of_pod(spec: Object) -> str | None:
+    """A field of the pod's that would change what its containers see of each other, or of the machine."""
+    if (system := (spec.get("os") or {}).get("name", "linux")) != "linux":
+        return f"spec.os.name {system}"
+    if spec.get("shareProcessNamespace"):
+        return "spec.shareProcessNamespace"
+    if spec.get("hostUsers") is False:
+        return "spec.hostUsers: false"
+    if spec.get("resources"):
+        return "spec.resources (of the pod as a whole)"
+    security = spec.get("securityContext") or {}
+    if sysctls := security.get("sysctls"):
+        return f"spec.securityContext.sysctls ({', '.join(s['name'] for s in sysctls)})"
+    return f"spec.securityContext.{reason}" if (reason := _refused_profile(security)) else None
+
+
+def _refused_profile(security: Object) -> str | None:
+    """A profile that the machine would have to have; `RuntimeDefault` and `Unconfined` are taken as given."""
+    for key in ("seccompProfile", "appArmorProfile"):
+        if (security.get(key) or {}).get("type") == "Localhost":
+            return f"{key}.type Localhost"
+    return None
+
+
+def ignored(pod: Object) -> str | None:
+    """What was asked of a running pod and is not done; the pod goes on without it."""
+    if added := pod["spec"].get("ephemeralContainers"):
+        names = ", ".join(one["name"] for one in added)
+        return f"spec.ephemeralContainers ({names}) is not supported by the embedded cloud"
     return None
 
 

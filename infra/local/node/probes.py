@@ -1,4 +1,4 @@
-"""Startup, readiness and liveness probes: the counting (pure) and the asking (exec, HTTP, TCP, gRPC refused).
+"""Startup, readiness and liveness probes: the counting (pure) and the asking (exec, HTTP, TCP, gRPC).
 
 A probe is asked of the pod's own address. One task a probe; `Tally` turns single answers into a verdict by the
 thresholds, so that one slow answer doesn't take a pod out of service.
@@ -7,6 +7,7 @@ thresholds, so that one slow answer doesn't take a pod out of service.
 from __future__ import annotations
 
 import asyncio
+import random
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -15,6 +16,10 @@ from typing import Any, Literal
 from infra.local.node.podspec import named_port
 from infra.local.runtime.spec import ExecResult
 from switchboard.kube import Object
+
+FIRST_LOOK_S = 0.05
+LOOKS_GROW = 1.5
+EARLY_LOOKS_S = 60.0
 
 Exec = Callable[[list[str], float], Awaitable[ExecResult]]
 
@@ -55,16 +60,25 @@ class Tally:
     verdict: bool | None = None
     last: bool | None = None
     run: int = 0
+    succeeded: bool = False
 
     def add(self, ok: bool, timing: Timing) -> Tally:
         run = self.run + 1 if ok == self.last else 1
         needed = timing.successes if ok else timing.failures
-        return Tally(ok if run >= needed else self.verdict, ok, run)
+        return Tally(ok if run >= needed else self.verdict, ok, run, self.succeeded or ok)
 
 
 def initial_delay_left(timing: Timing, ran_s: float) -> float:
-    """How long to wait before the first answer of a container that has run for `ran_s`."""
-    return max(0.0, timing.initial_delay_s - ran_s)
+    """How long to wait before the first answer of a container that has run for `ran_s` (< 0: a clock put back)."""
+    return max(0.0, timing.initial_delay_s - max(0.0, ran_s))
+
+
+def first_wait(timing: Timing, ran_s: float, share: float) -> float:
+    """How long to wait before the first answer of a container that an agent finds running.
+
+    A share (0 to 1) of the period: an agent that comes back should not ask everything at once, then and ever after.
+    """
+    return share * timing.period_s if ran_s > timing.period_s else 0.0
 
 
 async def ask(probe: Mapping[str, Any], one: Object, pod_ip: str, execute: Exec) -> Answer:
@@ -79,6 +93,8 @@ async def ask(probe: Mapping[str, Any], one: Object, pod_ip: str, execute: Exec)
         if action := probe.get("tcpSocket"):
             async with asyncio.timeout(timeout_s):
                 return await _tcp(action, one, pod_ip)
+        if action := probe.get("grpc"):
+            return await _grpc(action, pod_ip, timeout_s)
     except TimeoutError:
         return Answer(False, f"no answer within {timeout_s:g} s")
     except ConnectionRefusedError:
@@ -123,6 +139,34 @@ async def _tcp(action: Mapping[str, Any], one: Object, pod_ip: str) -> Answer:
     return Answer(True)
 
 
+_SERVING = b"\x08\x01"
+
+
+async def _grpc(action: Mapping[str, Any], pod_ip: str, timeout_s: float) -> Answer:
+    """One grpc.health.v1.Health/Check, its two small messages by hand.
+
+    The library is loaded by the first pod that needs it: it costs an agent 20 MB.
+    """
+    import grpc.aio
+
+    address, service = f"{pod_ip}:{action['port']}", (action.get("service") or "").encode()
+    size = len(service)
+    length = bytes([size]) if size < 0x80 else bytes([size & 0x7F | 0x80, size >> 7])
+    question = b"\x0a" + length + service if service else b""  # field 1 of HealthCheckRequest
+    async with grpc.aio.insecure_channel(address) as channel:
+        check = channel.unary_unary("/grpc.health.v1.Health/Check")
+        try:
+            said = await check(question, timeout=timeout_s)
+        except grpc.aio.AioRpcError as error:
+            late = error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+            why = f"no answer within {timeout_s:g} s" if late else error.details() or error.code().name
+            return Answer(False, f"gRPC probe of {address} failed: {why}")
+    serving = said == _SERVING
+    return Answer(
+        serving, "" if serving else f"gRPC probe of {address}: service {service.decode()!r} is not serving"
+    )
+
+
 def _tls() -> ssl.SSLContext:
     context = ssl.create_default_context()
     context.check_hostname = False
@@ -136,6 +180,9 @@ class Prober:
 
     A failed verdict of a liveness or startup probe ends the prober: the container is stopped and a new run gets
     probers of its own. A startup probe that succeeds ends it too.
+
+    Until a container has answered once, in its first minute it is also looked at between the periods, so that it is
+    ready soon after it could be; such a look counts only when it succeeds, and says nothing when it fails.
     """
 
     kind: Literal["startup", "readiness", "liveness"]
@@ -148,13 +195,15 @@ class Prober:
     known: bool | None = None
 
     async def run(self, ran_s: float) -> None:
+        """Until it is cancelled, or over; the container has run for `ran_s` already."""
         timing = Timing.of(self.probe)
         tally = Tally(verdict=self.known)
-        await asyncio.sleep(initial_delay_left(timing, ran_s))
+        await asyncio.sleep(initial_delay_left(timing, ran_s) or first_wait(timing, ran_s, random.random()))  # noqa: S311
         loop = asyncio.get_running_loop()
         due = loop.time()
+        patient_from = due + EARLY_LOOKS_S - ran_s
+        answer = await self._ask()
         while True:
-            answer = await ask(self.probe, self.one, self.pod_ip, self.execute)
             if not answer.ok:
                 self.on_failure(answer.message)
             before, tally = tally.verdict, tally.add(answer.ok, timing)
@@ -163,4 +212,23 @@ class Prober:
                 if self.kind == "startup" or (self.kind == "liveness" and not tally.verdict):
                     return
             due = max(due + timing.period_s, loop.time())
+            if self.kind != "liveness" and not tally.verdict and not tally.succeeded:
+                early = await self._look_early(min(due, patient_from))
+                if early is not None:
+                    answer, due = early, loop.time()
+                    continue
             await asyncio.sleep(due - loop.time())
+            answer = await self._ask()
+
+    async def _ask(self) -> Answer:
+        return await ask(self.probe, self.one, self.pod_ip, self.execute)
+
+    async def _look_early(self, due: float) -> Answer | None:
+        """Ask again and again, at growing intervals, before the next answer is due; the first success."""
+        loop, wait_s = asyncio.get_running_loop(), FIRST_LOOK_S
+        while loop.time() + 2 * wait_s < due:
+            await asyncio.sleep(wait_s)
+            if (answer := await self._ask()).ok:
+                return answer
+            wait_s *= LOOKS_GROW
+        return None

@@ -80,14 +80,20 @@ def volume_name(claim: Object) -> str:
     return f"pvc-{claim['metadata']['uid']}"
 
 
-def to_delete(volume: Object, node: str) -> bool:
-    """Whether a volume is released, ours, and to be deleted."""
+def node_of(volume: Object) -> str | None:
+    """The node that provisioned the volume and has its folder; None where it isn't one of ours."""
     spec, meta = volume["spec"], volume["metadata"]
     terms = (spec.get("nodeAffinity") or {}).get("required", {}).get("nodeSelectorTerms") or []
     values = [v for term in terms for e in term.get("matchExpressions") or [] for v in e.get("values") or []]
+    ours = (meta.get("annotations") or {}).get(PROVISIONED_BY) == PROVISIONER
+    return values[0] if ours and len(values) == 1 else None
+
+
+def to_delete(volume: Object, node: str) -> bool:
+    """Whether a volume is released, ours, and to be deleted."""
+    spec, meta = volume["spec"], volume["metadata"]
     return (
-        (meta.get("annotations") or {}).get(PROVISIONED_BY) == PROVISIONER
-        and values == [node]
+        node_of(volume) == node
         and (volume.get("status") or {}).get("phase") == "Released"
         and spec.get("persistentVolumeReclaimPolicy") == "Delete"
         and not meta.get("deletionTimestamp")

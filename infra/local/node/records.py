@@ -11,7 +11,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from infra.local.node.podspec import ContainerKind, all_containers
+from infra.local.node.podspec import FINISHED, ContainerKind, all_containers
 from infra.local.runtime.spec import ExitStatus
 from switchboard.kube import Object
 
@@ -62,6 +62,8 @@ class Container(BaseModel):
     attempt: int = 0
     phase: Literal["waiting", "running", "exited"] = "waiting"
     run_id: str | None = None
+    image: str | None = None
+    """What the current run was started from."""
     started_at: datetime | None = None
     ended: Ended | None = None
     previous: Ended | None = None
@@ -115,6 +117,8 @@ class PodRecord(BaseModel):
             containers={c["name"]: Container(name=c["name"], kind=kind) for kind, c in all_containers(pod)},
         )
         status = pod.get("status") or {}
+        if status.get("phase") in FINISHED:
+            record.outcome = status["phase"]  # over before this agent knew it: never run again
         if start := status.get("startTime"):
             record.started_at = parse_time(start)
         for known in status.get("conditions") or []:

@@ -1,31 +1,35 @@
 """The node at the API server: its Node object, its Lease, its conditions.
 
-The Lease is the heartbeat (every 10 s); the Node's status is written when it changes and once a minute. Both are
-tried again for as long as the agent lives; a Node that somebody deleted is registered anew.
+The Lease is the heartbeat (every 10 s); the Node's status is written once a minute, and at once when it changes: the
+disk fills up, or the control plane, which missed the heartbeat for a while, has set Ready to Unknown. Both are tried
+again for as long as the agent lives; a Node that somebody deleted is registered anew.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import platform
 import shutil
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from infra.local.layout import NodeLayout
-from infra.local.node.context import PODS_CAPACITY, Context, boot_id
-from infra.local.node.records import show_time
+from infra.local.node.context import Context, boot_id
+from infra.local.node.records import parse_time, show_time
 from switchboard import labels
+from switchboard.informer import Informer, Key
 from switchboard.kube import LEASES, NODES, ApiError, Object, Unreachable
 
 log = logging.getLogger(__name__)
 
 _LEASE_NAMESPACE = "kube-node-lease"
 _DISK_PRESSURE_SHARE = 0.03
+_DISK_RELIEF_SHARE = 0.05
 _KUBERNETES_VERSION = "v1.37.2"
 
 
@@ -54,8 +58,20 @@ def node_object(node: NodeLayout) -> Object:
     }
 
 
-def _conditions(disk_free_share: float, since: dict[str, tuple[str, str]], now: str) -> list[Object]:
-    full = disk_free_share < _DISK_PRESSURE_SHARE
+def disk_pressure(free_share: float, before: bool) -> bool:
+    """Whether the disk is nearly full; once it was, only some more room ends that, so that it doesn't flap."""
+    return free_share < (_DISK_RELIEF_SHARE if before else _DISK_PRESSURE_SHARE)
+
+
+def renew_time(now: datetime, last: datetime | None) -> datetime:
+    """The Lease's next `renewTime`: it never goes back, though the machine's clock may.
+
+    The control plane takes a renewTime that isn't later than the one before for no sign of life.
+    """
+    return now if last is None or now > last else last + timedelta(microseconds=1)
+
+
+def _conditions(full: bool, since: dict[str, tuple[str, str]], now: str) -> list[Object]:
     wanted = [
         ("MemoryPressure", "False", "KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
         (
@@ -87,10 +103,9 @@ def _conditions(disk_free_share: float, since: dict[str, tuple[str, str]], now: 
 def node_status(
     node: NodeLayout, allocatable: dict[str, str], conditions: list[Object], port: int, machine_id: str
 ) -> Object:
-    """The status that a kubelet reports. Capacity is what the stack file says, not what the machine has."""
-    capacity = {"cpu": node.node.cpu, "memory": node.node.memory, "pods": str(PODS_CAPACITY)}
+    """The status that a kubelet reports. CPU and memory are what the stack file says, not what the machine has."""
     return {
-        "capacity": capacity,
+        "capacity": allocatable,
         "allocatable": allocatable,
         "conditions": conditions,
         "addresses": [
@@ -98,6 +113,7 @@ def node_status(
             {"type": "Hostname", "address": node.name},
         ],
         "daemonEndpoints": {"kubeletEndpoint": {"Port": port}},
+        "declaredFeatures": ["ExtendWebSocketsToKubelet"],  # so that exec and port-forward come as WebSockets
         "nodeInfo": {
             "architecture": node_labels(node)["kubernetes.io/arch"],
             "bootID": boot_id(),
@@ -123,26 +139,57 @@ class Registration:
         self._context = context
         self._on_back = on_back
         self._since: dict[str, tuple[str, str]] = {}
+        self._sent: dict[str, str] = {}
+        self._full = False
+        self._renewed: datetime | None = None
+        self._look = asyncio.Event()
         self.registered = asyncio.Event()
         self.node: Object | None = None
 
     async def run(self) -> None:
         """Until cancelled."""
-        await asyncio.gather(self._keep_node(), self._keep_lease())
+        name = self._context.node.name
+        own = Informer(
+            self._context.kube, NODES, field_selector=f"metadata.name={name}", on_change=self._node_changed
+        )
+        async with asyncio.TaskGroup() as tasks:
+            for work in (self._keep_node(), self._keep_lease(), own.run()):
+                tasks.create_task(work)
+
+    def _node_changed(self, key: Key, old: Object | None, new: Object | None) -> None:
+        """Somebody else changed the Node: what this agent knows better is reported again, at once."""
+        if new is None or (self.node is not None and new["metadata"]["uid"] != self.node["metadata"]["uid"]):
+            self.registered.clear()
+            self._look.set()
+        elif self._sent:
+            have = {c["type"]: c["status"] for c in (new.get("status") or {}).get("conditions") or []}
+            if foreign := {kind for kind, flag in self._sent.items() if have.get(kind) != flag}:
+                for kind in foreign:
+                    self._since.pop(kind, None)
+                self._sent = {}
+                self._look.set()
 
     async def _keep_node(self) -> None:
-        settings, failures = self._context.settings, 0
+        settings, failures, report_at = self._context.settings, 0, 0.0
+        loop = asyncio.get_running_loop()
         while True:
+            self._look.clear()
+            full = disk_pressure(self._disk_free_share(), self._full)
             try:
                 if not self.registered.is_set():
                     await self._register()
-                await self._report()
+                if full != self._full or not self._sent or loop.time() >= report_at:
+                    await self._report(full)
+                    report_at = loop.time() + settings.status_period_s
                 if not self.registered.is_set():
                     log.info("node %s is registered", self._context.node.name)
                     self.registered.set()
                 failures = 0
-                await asyncio.sleep(settings.status_period_s)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(settings.disk_check_s):
+                        await self._look.wait()
             except (ApiError, Unreachable) as error:
+                self._sent = {}
                 if isinstance(error, ApiError) and error.not_found:
                     self.registered.clear()
                 if failures == 0:
@@ -166,14 +213,27 @@ class Registration:
             self._since.setdefault(condition["type"], (condition["status"], condition["lastTransitionTime"]))
         self.node.setdefault("kind", "Node")
 
-    async def _report(self) -> None:
+    def _disk_free_share(self) -> float:
+        try:
+            usage = shutil.disk_usage(self._context.checkpoint.directory)
+        except OSError as error:
+            log.error("the disk of the state folder can't be looked at: %s", error)
+            return 0.0
+        return usage.free / usage.total
+
+    async def _report(self, full: bool) -> None:
         context = self._context
-        usage = shutil.disk_usage(context.checkpoint.directory)
-        conditions = _conditions(usage.free / usage.total, self._since, show_time(datetime.now(UTC)))
+        conditions = _conditions(full, self._since, show_time(self._context.now()))
         body = node_status(context.node, context.allocatable, conditions, context.kubelet_port, machine_id())
         await context.kube.patch(
             NODES, context.node.name, {"status": body}, patch_type="strategic", subresource="status"
         )
+        if full != self._full:
+            (log.warning if full else log.info)(
+                "the disk of the state folder is %snearly full", "" if full else "not "
+            )
+        self._full = full
+        self._sent = {condition["type"]: condition["status"] for condition in conditions}
 
     async def _keep_lease(self) -> None:
         period_s, failures = self._context.settings.lease_period_s, 0
@@ -193,10 +253,17 @@ class Registration:
 
     async def _renew(self) -> None:
         name = self._context.node.name
+        if self._renewed is None and (
+            seen := await self._context.kube.get_or_none(LEASES, name, _LEASE_NAMESPACE)
+        ):
+            self._renewed = parse_time(
+                (seen.get("spec") or {}).get("renewTime") or show_time(self._context.now())
+            )
+        self._renewed = renew_time(self._context.now(), self._renewed)
         spec: Object = {
             "holderIdentity": name,
             "leaseDurationSeconds": self._context.settings.lease_duration_s,
-            "renewTime": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+            "renewTime": self._renewed.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
         }
         try:
             await self._context.kube.patch(LEASES, name, {"spec": spec}, _LEASE_NAMESPACE)

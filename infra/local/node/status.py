@@ -157,6 +157,8 @@ def conditions(
             known = Condition(status=flag, since=now)
         memory[condition["type"]] = known
         condition["lastTransitionTime"] = show_time(known.since)
+        if generation := pod["metadata"].get("generation"):
+            condition["observedGeneration"] = generation
     return found, memory
 
 

@@ -15,6 +15,7 @@ from switchboard.kube import SERVICE_ACCOUNTS, Kube, Object
 
 _REFRESH_AT = 0.8
 _OLDEST_S = 24 * 3600.0
+_LEEWAY_S = 60.0
 
 
 def claims(token: str) -> dict[str, Any]:
@@ -28,13 +29,18 @@ def claims(token: str) -> dict[str, Any]:
 
 
 def is_fresh(token: str, pod_uid: str, now: float) -> bool:
-    """Whether a token is this pod's and young enough to be kept."""
+    """Whether a token is this pod's and young enough to be kept.
+
+    One from the future (the clock was put back) isn't: the API server wouldn't take it yet.
+    """
     found = claims(token)
     issued, expires = found.get("iat"), found.get("exp")
     if not issued or not expires:
         return False
     bound = (found.get("kubernetes.io") or {}).get("pod", {}).get("uid")
-    return bound == pod_uid and now < min(issued + _REFRESH_AT * (expires - issued), issued + _OLDEST_S)
+    return bound == pod_uid and issued - _LEEWAY_S <= now < min(
+        issued + _REFRESH_AT * (expires - issued), issued + _OLDEST_S
+    )
 
 
 async def request(kube: Kube, pod: Object, wanted: TokenRequest) -> str:

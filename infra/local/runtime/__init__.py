@@ -7,6 +7,7 @@ No daemon: each container has one small shim process, which outlives the node ag
 from infra.local.runtime.images import resolve
 from infra.local.runtime.leftovers import cleanup, leftovers
 from infra.local.runtime.runtime import Runtime
+from infra.local.runtime.sessions import Session
 from infra.local.runtime.spec import (
     ContainerSpec,
     ContainerState,
@@ -31,6 +32,7 @@ __all__ = [
     "Mount",
     "NoSuchContainer",
     "Runtime",
+    "Session",
     "StartError",
     "Stats",
     "UnknownImage",

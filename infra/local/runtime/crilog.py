@@ -68,7 +68,7 @@ class CriLog:
         """Write what is left without a newline, and close."""
         for stream, rest in self._rest.items():
             if rest:
-                self._write(stream, [(b"F", rest)], now_ns)
+                self._write(stream, [(b"P", rest)], now_ns)  # so no reader adds the newline
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1

@@ -1,8 +1,9 @@
 """What runs in place of an image: a small table from image names to programs of this machine.
 
 Tags and digests are not looked at: there is one version of each, the one that the toolchain or the virtual
-environment holds. Every image also shows the machine's own system folders (/usr but for /usr/local, /lib, /bin and
-the certificates), read-only, for dynamic linking and a shell. An image that isn't in the table is `UnknownImage`.
+environment holds; only a server made of Debian packages (`packages`) has a version that its tag must name. Every
+image also shows the machine's own system folders (/usr but for /usr/local, /lib, /bin and the certificates),
+read-only, for dynamic linking and a shell. An image that isn't in the table is `UnknownImage`.
 """
 
 from __future__ import annotations
@@ -179,6 +180,21 @@ def _host(ref: str) -> Image:
     return Image(ref, binds, links, cmd=("/bin/sh",), env={"PATH": _SYSTEM_PATH})
 
 
+def tag(ref: str) -> str:
+    """The tag of a reference; empty where there is none."""
+    last = ref.partition("@")[0].rpartition("/")[2]
+    return last.partition(":")[2]
+
+
+@cache
+def _packaged(ref: str) -> Image:
+    """A server of Debian packages; may take as long as their download the first time."""
+    from infra.local.runtime import packages  # here: only who runs these needs apt's part of the toolchain
+
+    binds, links = _system(exclude=())
+    return packages.make(ref, tag(ref), packages.IMAGES[repository(ref)], binds, links)
+
+
 _TABLE: dict[str, Callable[[str], Image]] = {
     "switchboard.dev/switchboard": _switchboard,
     "envoyproxy/envoy": _envoy,
@@ -186,4 +202,7 @@ _TABLE: dict[str, Callable[[str], Image]] = {
     "prom/alertmanager": _alertmanager,
     "debian": _host,
     "busybox": _host,
+    "postgres": _packaged,
+    "redis": _packaged,
+    "nginx": _packaged,
 }

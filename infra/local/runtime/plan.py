@@ -17,7 +17,21 @@ Step = tuple[Any, ...]
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,200}")
 _HOSTNAME_MAX = 63
 _NSSWITCH = "passwd: files\ngroup: files\nhosts: files dns\n"
-_RESERVED = ("/proc", "/dev", "/.host")
+_RESERVED = ("/proc", "/.host")
+_DEVICES = (
+    "null",
+    "zero",
+    "full",
+    "random",
+    "urandom",
+    "tty",
+    "fd",
+    "stdin",
+    "stdout",
+    "stderr",
+    "pts",
+    "ptmx",
+)
 
 
 def check(spec: ContainerSpec, own_uid: int, own_gid: int) -> None:
@@ -55,8 +69,8 @@ def _check_mount(target: str) -> None:
         raise StartError(
             "CreateContainerConfigError", f"mount path {target!r} is not an absolute path below /"
         )
-    reserved = any(target == place or target.startswith(place + "/") for place in _RESERVED)
-    if reserved and target != "/dev/shm":  # noqa: S108 - a usual place for a volume in memory
+    reserved = (*_RESERVED, *(f"/dev/{name}" for name in _DEVICES))
+    if str(path) == "/dev" or any(path.is_relative_to(place) for place in reserved):
         raise StartError("CreateContainerConfigError", f"nothing can be mounted at {target}")
 
 
@@ -127,7 +141,8 @@ def home(uid: int) -> str:
 
 def environment(spec: ContainerSpec) -> dict[str, str]:
     """The image's variables, the pod's over them, and those that every container has."""
-    return {"HOME": home(spec.uid), "HOSTNAME": spec.hostname, **spec.image.env, **spec.env}
+    terminal = {"TERM": "xterm"} if spec.tty else {}
+    return {"HOME": home(spec.uid), "HOSTNAME": spec.hostname, **terminal, **spec.image.env, **spec.env}
 
 
 def shim_plan(
@@ -150,6 +165,9 @@ def shim_plan(
         "join_files": join_files,
         "oom_file": oom_file,
         "log": str(spec.log_path),
+        "stdin": spec.stdin,
+        "stdin_once": spec.stdin_once,
+        "tty": spec.tty,
     }
 
 

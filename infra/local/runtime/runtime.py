@@ -18,12 +18,13 @@ import signal
 import sys
 from collections.abc import Coroutine, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from infra.local.runtime import cgroups
+from infra.local.runtime import cgroups, sessions
 from infra.local.runtime.plan import check, environment, shim_plan
 from infra.local.runtime.proctree import tree_stats
 from infra.local.runtime.record import Folder, Record
+from infra.local.runtime.sessions import Session
 from infra.local.runtime.spec import (
     ContainerSpec,
     ContainerState,
@@ -40,7 +41,7 @@ SHIM = Path(__file__).with_name("shim.py")
 START_TIMEOUT_S = 30.0
 _GRACE_S = 10.0
 _SHIM_COMMAND = (sys.executable, "-I", "-S", "-B", str(SHIM))
-_SHIM_MODULES = ("supervise.py", "sandbox.py", "crilog.py")
+_SHIM_MODULES = ("supervise.py", "commands.py", "door.py", "sandbox.py", "crilog.py")
 
 
 class Runtime:
@@ -142,46 +143,25 @@ class Runtime:
         """Run a command inside the container, as its user, in its cgroup.
 
         At the deadline the command and its process group are killed (`timed_out`). Raises NoSuchContainer when the
-        container doesn't run. A command that can't be executed ends with 126, its output says why.
+        container doesn't run, ValueError for a command without words or of more than 128 KiB.
         """
-        folder = self._folder(id)
-        record, raw = folder.read_record(), folder.read_raw()
-        if record is None or raw.get("phase") != "running" or not folder.shim_lives():
-            raise NoSuchContainer(f"container {id} doesn't run")
-        plan = {
-            "pid": raw["pid"],
-            "argv": list(argv),
-            "env": record.env,
-            "cwd": record.working_dir,
-            "uid": record.uid,
-            "gid": record.gid,
-            "groups": list(record.groups),
-            "user_namespace": record.rootless,
-            "join_files": record.placement.join_files,
-            "timeout_s": timeout_s,
-        }
-        helper = await asyncio.create_subprocess_exec(
-            *_SHIM_COMMAND,
-            "exec",
-            "-1",
-            id,
-            stdin=-1,
-            stdout=-1,
-            stderr=asyncio.subprocess.DEVNULL,
-            env={},
-            cwd="/",
-        )
+        session = sessions.run(self.directory / id, argv, timeout_s=timeout_s)
         try:
             async with asyncio.timeout(timeout_s + _GRACE_S):
-                answer, _ = await helper.communicate(marshal.dumps(plan))
+                return await session.collect()
         except TimeoutError:
             return ExecResult(137, b"", True)
         finally:
-            if helper.returncode is None:
-                with contextlib.suppress(ProcessLookupError):
-                    helper.kill()  # its command dies with it
-                await helper.wait()
-        return _exec_result(id, answer)
+            session.close()
+
+    def open(self, id: str, argv: Sequence[str], *, stdin: bool, stderr: bool, tty: bool) -> Session:
+        """Run a command inside the container with streams of its own; raises as `exec` does."""
+        errors: Literal["apart", "none"] = "apart" if stderr else "none"
+        return sessions.run(self.directory / id, argv, stdin=stdin, errors=errors, tty=tty)
+
+    def attach(self, id: str, *, stdin: bool, tty: bool) -> Session:
+        """Join the streams of the container's own program (`tty`: it has a terminal). Raises NoSuchContainer."""
+        return sessions.join(self.directory / id, stdin=stdin, tty=tty)
 
     async def stats(self, id: str) -> Stats:
         """What it uses. Raises NoSuchContainer when it doesn't run."""
@@ -390,17 +370,6 @@ class Runtime:
         left = await asyncio.to_thread(cgroups.remove, record.placement)
         for place in left:
             log.warning("container %s: cgroup %s can't be removed", id, place)
-
-
-def _exec_result(id: str, answer: bytes) -> ExecResult:
-    if answer.startswith(b"!"):
-        return ExecResult(126, answer[1:])
-    head, _, output = answer.partition(b"\n")
-    try:
-        code, timed_out = (int(number) for number in head.split())
-    except ValueError:
-        raise NoSuchContainer(f"container {id} ended while a command ran in it") from None
-    return ExecResult(code, output, bool(timed_out))
 
 
 def _tail(path: Path) -> str:

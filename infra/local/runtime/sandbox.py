@@ -15,8 +15,10 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import os
 import stat
+import sys
 
 CLONE_NEWNS = 0x00020000
 CLONE_NEWUTS = 0x04000000
@@ -31,6 +33,7 @@ _ST_RELATIME = 4096
 _MNT_DETACH = 2
 _PR_SET_PDEATHSIG, _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS = 1, 24, 38
 _SIGKILL = 9
+_TIOCSCTTY, _TIOCGPTN, _TIOCSPTLCK = 0x540E, 0x80045430, 0x40045431
 _PIVOT_ROOT = {"x86_64": 155, "aarch64": 41, "riscv64": 41}
 
 _OLD = "/.host"
@@ -56,6 +59,10 @@ class SetupError(Exception):
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
         self.reason = reason
+
+
+class NotThere(SetupError):
+    """A program that isn't there."""
 
 
 def _check(result: int, what: str) -> None:
@@ -124,14 +131,18 @@ def build_root(staging: str, steps: list[tuple], hostname: str, read_only: bool)
         _remount("/", read_only=True)
 
 
-def become(uid: int, gid: int, groups: list[int], user_namespace: bool) -> None:
-    """Take the identity, for good: bounding set dropped, no new privileges, and die with the parent."""
+def drop_bounding_set(uid: int) -> None:
+    """Leave no more capabilities to what is executed from here on than that user's programs may have."""
     keep = _ROOT_CAPABILITIES if uid == 0 else frozenset()
     for capability in range(64):
         if capability in keep:
             continue
         if _libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0) != 0:
             break  # EINVAL: past the last capability that this kernel knows
+
+
+def become(uid: int, gid: int, groups: list[int], user_namespace: bool) -> None:
+    """Take the identity, for good: no new privileges, and die with the parent (after `drop_bounding_set`)."""
     try:
         if not user_namespace:
             os.setgroups(groups)
@@ -154,6 +165,7 @@ def execute(argv: list[str], env: dict[str, str], working_dir: str) -> None:
         message = f"working directory {working_dir!r}: {error.strerror}"
         raise SetupError("RunContainerError", message) from error
     name = argv[0]
+    kind: type[SetupError] = NotThere
     folders = [""] if "/" in name else env.get("PATH", "/usr/local/bin:/usr/bin:/bin").split(":")
     failure = f"exec: {name!r}: " + ("no such file" if "/" in name else "executable file not found in $PATH")
     for folder in folders:
@@ -162,8 +174,21 @@ def execute(argv: list[str], env: dict[str, str], working_dir: str) -> None:
             os.execve(path, argv, env)
         except OSError as error:
             if error.errno not in (errno.ENOENT, errno.ENOTDIR):
-                failure = f"exec: {path!r}: {error.strerror}"
-    raise SetupError("RunContainerError", failure)
+                failure, kind = f"exec: {path!r}: {error.strerror}", SetupError
+    raise kind("RunContainerError", failure)
+
+
+def open_terminal() -> tuple[int, int]:
+    """Make a terminal of the container's own (master, slave) and let it control this session, which leads it.
+
+    To be called as the user that it is for, who owns it then.
+    """
+    master = os.open("/dev/ptmx", os.O_RDWR | os.O_NOCTTY)
+    fcntl.ioctl(master, _TIOCSPTLCK, (0).to_bytes(4, sys.byteorder))
+    number = int.from_bytes(fcntl.ioctl(master, _TIOCGPTN, bytes(4)), sys.byteorder)
+    slave = os.open(f"/dev/pts/{number}", os.O_RDWR | os.O_NOCTTY)
+    fcntl.ioctl(slave, _TIOCSCTTY, 0)
+    return master, slave
 
 
 def join_cgroup(descriptors: list[int]) -> int:

@@ -1,4 +1,4 @@
-"""The small process behind each container: `python -I -S -B shim.py run|exec LOCK_FD ID`, its plan on stdin.
+"""The small process behind each container: `python -I -S -B shim.py run LOCK_FD ID`, its plan on stdin.
 
 Only the entry: a script is compiled anew at every start, which for `supervise` would take 5 ms.
 """

@@ -60,6 +60,8 @@ class ContainerSpec:
     is laid over the image's own. `working_dir` is made if it is missing. `cgroup` is a relative path such as
     `switchboard/<stack>/<site>/<node>/<pod uid>/<container>`. `tmpfs` are further places for an empty writable
     file system in memory; /tmp and /dev/shm always are.
+    `stdin` keeps its standard input open for whoever joins it (`stdin_once`: until the first one leaves); else it
+    reads /dev/null. With `tty` its three streams are a terminal.
     """
 
     id: str
@@ -77,6 +79,9 @@ class ContainerSpec:
     read_only_root: bool = False
     limits: Limits = Limits()
     tmpfs: tuple[str, ...] = ()
+    stdin: bool = False
+    stdin_once: bool = False
+    tty: bool = False
 
 
 @dataclass(frozen=True)
@@ -108,7 +113,11 @@ class ContainerState:
 
 @dataclass(frozen=True)
 class ExecResult:
-    """The end of a command run inside a container; `output` is stdout and stderr as they came, cut at 1 MiB."""
+    """The end of a command run inside a container; `output` is stdout and stderr as they came, cut at 1 MiB.
+
+    `exit_code` is 126 for what can't be executed, 127 for what isn't there (`output` says why), 128 + the signal for
+    what a signal ended.
+    """
 
     exit_code: int
     output: bytes

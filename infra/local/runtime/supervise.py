@@ -6,7 +6,7 @@ can come and go), holds a lock on the container's folder for as long as it lives
 it ends itself, so that the recorded pid means this container while the lock is held. If it is killed, the kernel
 kills the container.
 
-`exec` runs one command inside a running container and answers with its exit and output.
+Meanwhile it carries out `commands` inside the container for whoever may open its door.
 
 Standard library only, and as little of it as will do: `json`, `signal` or `subprocess` would double the start.
 """
@@ -23,44 +23,39 @@ import select
 import sys
 import time
 
+import commands  # type: ignore[import-not-found]
 import crilog  # type: ignore[import-not-found]
+import door  # type: ignore[import-not-found]
 import sandbox  # type: ignore[import-not-found]
 
 STATE_BYTES = 4096
 _READ_BYTES = 1 << 16
-_OUTPUT_MAX_BYTES = 1 << 20
-_IGNORED = (_signal.SIGTERM, _signal.SIGINT, _signal.SIGHUP, _signal.SIGQUIT)
-_NAMESPACES = (
-    ("uts", sandbox.CLONE_NEWUTS),
-    ("ipc", sandbox.CLONE_NEWIPC),
-    ("pid", sandbox.CLONE_NEWPID),
-    ("mnt", sandbox.CLONE_NEWNS),
-)
 
 
 def run(plan: dict) -> None:
     if os.fork():
         os._exit(0)
-    for number in _IGNORED:
+    for number in commands.SHIM_IGNORES:
         _signal.signal(number, _signal.SIG_IGN)
     state = {"phase": "created", "shim": os.getpid(), "pid": 0, "started_ns": time.time_ns()}
     try:
         _reserve(plan["dir"])
         _save(plan["dir"], state)
-        child, pidfd, streams, warning = _start(plan)
+        entry = door.build(plan["dir"])
+        program = _start(plan)
     except sandbox.SetupError as error:
         _fail(plan, state, error.reason, str(error))
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
         _fail(plan, state, "RunContainerError", f"{place}{error.strerror}")
-    state |= {"phase": "running", "pid": child, "pid_start": _start_ticks(child)}
+    state |= {"phase": "running", "pid": program.pid, "pid_start": _start_ticks(program.pid)}
     state["started_ns"] = time.time_ns()
     _save(plan["dir"], state)
     log = crilog.CriLog(plan["log"])  # there as soon as the container runs
-    _answer(b"ok\n" + warning.encode())
-    _follow(pidfd, streams, log)
+    _answer(b"ok\n" + program.warning.encode())
+    _follow(plan, program, entry, log)
     log.finish(time.time_ns())
-    info = os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOWAIT)
+    info = os.waitid(os.P_PIDFD, program.pidfd, os.WEXITED | os.WNOWAIT)
     assert info is not None  # noqa: S101
     exited = info.si_code == os.CLD_EXITED
     code = info.si_status if exited else 128 + info.si_status
@@ -76,18 +71,25 @@ def run(plan: dict) -> None:
     _save(plan["dir"], state)
 
 
-def _start(plan: dict) -> tuple[int, int, dict[int, bytes], str]:
+class _Program:
+    """PID 1 of the container: its process, what it writes to (read ends), what it reads from (-1: nothing)."""
+
+    def __init__(self, pid: int, outputs: dict[int, bytes], input: int, terminal: bool, warning: str) -> None:
+        self.pid = pid
+        self.pidfd = os.pidfd_open(pid)
+        self.outputs = outputs
+        self.input = input
+        self.terminal = terminal
+        self.warning = warning
+
+
+def _start(plan: dict) -> _Program:
     """Fork PID 1 and wait until the program has been executed."""
-    out_read, out_write = os.pipe()
-    err_read, err_write = os.pipe()
     error_read, error_write = os.pipe()
     procs = [os.open(path, os.O_WRONLY) for path in plan["join_files"]]
     if plan["user_namespace"]:
         sandbox.enter_user_namespace(plan["uid"], plan["gid"])
-    else:
-        # So that /dev/stdout can be opened again by the container's user.
-        os.fchown(out_write, plan["uid"], plan["gid"])
-        os.fchown(err_write, plan["uid"], plan["gid"])
+    streams, outputs, typed, near = _make_streams(plan)
     try:
         sandbox.unshare(sandbox.CLONE_NEWPID)
     except PermissionError as error:
@@ -97,9 +99,8 @@ def _start(plan: dict) -> tuple[int, int, dict[int, bytes], str]:
     child = os.fork()
     if child == 0:
         os.close(error_read)
-        _inside(plan, procs, (out_write, err_write), error_write)
-    pidfd = os.pidfd_open(child)
-    for fd in (out_write, err_write, error_write, *procs):
+        _inside(plan, procs, streams, error_write)
+    for fd in (*streams, error_write, *procs):
         os.close(fd)
     said = _read_all(error_read)
     os.close(error_read)
@@ -107,23 +108,50 @@ def _start(plan: dict) -> tuple[int, int, dict[int, bytes], str]:
     if found:
         os.waitpid(child, 0)
         raise sandbox.SetupError(reason, message)
-    return child, pidfd, {out_read: b"stdout", err_read: b"stderr"}, reason
+    if near is not None:
+        typed = door.take_over(near, 1)[1][0]
+        near.close()
+        outputs[typed] = b"stdout"
+    return _Program(child, outputs, typed, near is not None, reason)
 
 
-def _inside(plan: dict, procs: list[int], output: tuple[int, int], error_fd: int) -> None:
+def _make_streams(plan: dict) -> tuple[list[int], dict[int, bytes], int, door.Socket | None]:
+    """The container's ends (its stdin, stdout, stderr; one socket where it makes a terminal), and the shim's."""
+    if plan["tty"]:
+        near, far = door.pair()
+        return [far.detach()], {}, -1, near
+    out_read, out_write = os.pipe()
+    err_read, err_write = os.pipe()
+    if plan["stdin"]:
+        stdin, typed = os.pipe()
+    else:
+        stdin, typed = os.open("/dev/null", os.O_RDONLY), -1
+    streams = [stdin, out_write, err_write]
+    if not plan["user_namespace"]:
+        # So that /dev/stdout can be opened again by the container's user.
+        for fd in streams[0 if plan["stdin"] else 1 :]:
+            os.fchown(fd, plan["uid"], plan["gid"])
+    return streams, {out_read: b"stdout", err_read: b"stderr"}, typed, None
+
+
+def _inside(plan: dict, procs: list[int], streams: list[int], error_fd: int) -> None:
     """PID 1 up to its exec. `error_fd` closes by the exec; what it says before is a warning or the failure."""
     try:
         os.setsid()
-        _plain_signals()
+        commands.plain_signals()
         os.umask(0o022)
         sandbox.build_root(plan["staging"], plan["steps"], plan["hostname"], plan["read_only_root"])
-        null = os.open("/dev/null", os.O_RDONLY)
-        for number, fd in enumerate((null, *output)):
-            os.dup2(fd, number)
         if refused := sandbox.join_cgroup(procs):
             os.write(error_fd, b"%d of %d cgroups could not be joined" % (refused, len(procs)))
+        sandbox.drop_bounding_set(plan["uid"])
         sandbox.become(plan["uid"], plan["gid"], plan["groups"], plan["user_namespace"])
         _die_if_orphaned(error_fd)
+        if plan["tty"]:
+            master, slave = sandbox.open_terminal()
+            door.hand_over(door.as_socket(streams[0]), b"t", master)
+            streams = [slave, slave, slave]
+        for number, fd in enumerate(streams):
+            os.dup2(fd, number)
         sandbox.execute(plan["argv"], plan["env"], plan["cwd"])
     except sandbox.SetupError as error:
         _tell(error_fd, error.reason, str(error))
@@ -146,107 +174,44 @@ def _tell(fd: int, reason: str, message: str) -> None:
     os.write(fd, f"{reason}\0{message}".encode())
 
 
-def _plain_signals() -> None:
-    """Undo what Python and the shim changed: a program starts with the default dispositions and no mask."""
-    for number in (_signal.SIGPIPE, _signal.SIGXFSZ, *_IGNORED):
-        _signal.signal(number, _signal.SIG_DFL)
-    _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
-
-
-def _follow(pidfd: int, streams: dict[int, bytes], log: crilog.CriLog) -> None:
-    """Copy the output to the log until the container has ended and nothing is left to read."""
+def _follow(plan: dict, program: _Program, entry: door.Socket, log: crilog.CriLog) -> None:
+    """Copy the output to the log until the container has ended and nothing is left to read; obey meanwhile."""
     poll = select.poll()
-    for fd in (pidfd, *streams):
+    sandbox.drop_bounding_set(
+        plan["uid"]
+    )  # once, for all commands to come; what this process holds, it keeps
+    guests = commands.Commands(plan, entry, program.pid, poll)
+    guests.input, guests.terminal = program.input, program.terminal
+    for fd in (program.pidfd, *program.outputs):
         poll.register(fd, select.POLLIN)
     alive = True
     while True:
-        events = poll.poll(None if alive else 0)
-        if not events:
+        events = poll.poll(guests.timeout_ms() if alive else 0)
+        if not events and not alive:
             return
         for fd, _ in events:
-            if fd == pidfd:
+            if fd == program.pidfd:
                 alive = False
-                poll.unregister(pidfd)
-            elif data := os.read(fd, _READ_BYTES):
-                log.feed(streams[fd], data, time.time_ns())
-            else:
                 poll.unregister(fd)
+                guests.close_door()
+            elif (stream := program.outputs.get(fd)) is None:
+                guests.handle(fd)
+            elif data := _read_some(fd):
+                log.feed(stream, data, time.time_ns())
+                guests.show(stream, data)
+            elif data is not None:
+                poll.unregister(fd)
+        guests.kill_overdue()
 
 
-def execute(plan: dict) -> None:
-    """Run a command in a container; answers `code timed_out\\n` and the output, `!` and why not, `?` if it ended."""
-    output_read, output_write = os.pipe()
-    error_read, error_write = os.pipe()
+def _read_some(fd: int) -> bytes | None:
+    """What is there; b"" at the end, which a terminal that nobody has open any more tells by EIO."""
     try:
-        child = _enter(plan, output_write, error_read, error_write)
+        return os.read(fd, _READ_BYTES)
+    except BlockingIOError:  # who joined a terminal may have made it so
+        return None
     except OSError:
-        _answer(b"?")  # it is ending
-        return
-    os.close(output_write)
-    os.close(error_write)
-    pidfd = os.pidfd_open(child)
-    _, found, message = _read_all(error_read).decode(errors="replace").partition("\0")
-    if found:
-        _answer(f"!{message}".encode())
-        return
-    output, timed_out = _collect(pidfd, output_read, time.monotonic() + plan["timeout_s"])
-    if timed_out:
-        try:
-            os.killpg(child, _signal.SIGKILL)
-        except ProcessLookupError:
-            pass
-    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    _answer(b"%d %d\n%s" % (code if code >= 0 else 128 - code, timed_out, output))
-
-
-def _enter(plan: dict, output_write: int, error_read: int, error_write: int) -> int:
-    procs = [os.open(path, os.O_WRONLY) for path in plan["join_files"]]
-    kinds = ((("user", sandbox.CLONE_NEWUSER),) if plan["user_namespace"] else ()) + _NAMESPACES
-    namespaces = [(os.open(f"/proc/{plan['pid']}/ns/{name}", os.O_RDONLY), kind) for name, kind in kinds]
-    *before, (mount_namespace, mount_kind) = namespaces
-    for fd, kind in before:
-        sandbox.setns(fd, kind)
-    child = os.fork()
-    if child:
-        return child
-    try:
-        os.close(error_read)
-        os.setsid()
-        _plain_signals()
-        sandbox.setns(mount_namespace, mount_kind)
-        sandbox.join_cgroup(procs)
-        null = os.open("/dev/null", os.O_RDONLY)
-        for number, fd in enumerate((null, output_write, output_write)):
-            os.dup2(fd, number)
-        sandbox.become(plan["uid"], plan["gid"], plan["groups"], plan["user_namespace"])
-        sandbox.execute(plan["argv"], plan["env"], plan["cwd"])
-    except BaseException as error:
-        _tell(error_write, "RunContainerError", str(error))
-    os._exit(128)
-
-
-def _collect(pidfd: int, source: int, deadline: float) -> tuple[bytes, bool]:
-    """Read the output until the command ends (not until its output closes: a background child may hold it)."""
-    parts: list[bytes] = []
-    size = 0
-    poll = select.poll()
-    poll.register(pidfd, select.POLLIN)
-    poll.register(source, select.POLLIN)
-    alive = True
-    while True:
-        left_ms = max(0.0, (deadline - time.monotonic()) * 1000) if alive else 0
-        events = poll.poll(left_ms)
-        if not events:
-            return b"".join(parts), alive
-        for fd, _ in events:
-            if fd == pidfd:
-                alive = False
-                poll.unregister(pidfd)
-            elif data := os.read(source, _READ_BYTES):
-                parts.append(data[: max(0, _OUTPUT_MAX_BYTES - size)])
-                size += len(data)
-            else:
-                poll.unregister(source)
+        return b""
 
 
 def _fail(plan: dict, state: dict, reason: str, message: str) -> None:
@@ -326,4 +291,4 @@ def main() -> None:
     if lock >= 0:
         os.set_inheritable(lock, False)
     plan = marshal.loads(_read_all(0))
-    (run if sys.argv[1] == "run" else execute)(plan)
+    run(plan)

@@ -57,7 +57,7 @@ def build(names: Annotated[list[str] | None, typer.Argument(help="tools; all wit
 
 def _row(name: str) -> dict[str, str]:
     found = lookup.find(name)
-    unfit = "; ".join(f"{path} is {show(version)}" for path, version in lookup.unfitting(name))
+    unfit = "; ".join(lookup.why_unfit(name))
     note = f"{unfit}, which doesn't fit ({TOOLS[name].fits})" if unfit else ""
     if found is None:
         return {"tool": name, "version": str(TOOLS[name].fits), "source": "missing", "path": "", "note": note}

@@ -1,4 +1,4 @@
-"""Makes tools from Debian packages without root: fetched by `apt-get download`, unpacked by `dpkg`.
+"""Makes tools and images from Debian packages without root: fetched by `apt-get download`, unpacked by `dpkg`.
 
 apt's own package lists are used where they are there and current; else lists of our own are fetched into the cache,
 with the machine's sources and keys, so that nothing of the system changes. The package's data packages (web pages'
@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from infra.local.toolchain.recipes import DebianRecipe
@@ -21,6 +21,9 @@ Detail = Callable[[str], None]
 
 # 600 files of the time zones one by one, 212 MB on disk, which the pages don't read.
 _TIME_ZONES = Path("usr/share/javascript/moment-timezone/data")
+
+_LIBRARY = re.compile(r"(?:lib|zlib)[a-z0-9.+-]+")
+_NOT_NEEDED = re.compile(r"libc6|libllvm")
 
 _DATA_PACKAGE = re.compile(r"(?:lib)?(?:js|fonts)-[a-z0-9.+-]+")
 
@@ -52,6 +55,52 @@ def make(recipe: DebianRecipe, target: Path, apt: Path, log: Path, runner: Runne
         os.link(target / "root" / path, target / "bin" / name)
     shutil.rmtree(downloads)
     return version
+
+
+def make_root(
+    packages: list[str], root: Path, apt: Path, log: Path, runner: Runner, detail: Detail
+) -> dict[str, str]:
+    """Unpack packages, and what libraries they need that the machine hasn't got, into `root`; their versions by name.
+
+    `apt` is the folder of our own package lists; one process at a time may use it.
+    """
+    what = f"fetching the Debian package {packages[0]}"
+    downloads = root.with_name(f"{root.name}.downloads")
+    downloads.mkdir(parents=True)
+    options = _fetch(packages, downloads, apt, log, runner, what, detail)
+    versions: dict[str, str] = {}
+    done: set[Path] = set()
+    while new := set(downloads.glob("*.deb")) - done:
+        done |= new
+        for file in new:
+            versions[_field(file, "Package", log, runner)] = _field(file, "Version", log, runner)
+        needed = {name for file in new for name in libraries(_field(file, "Depends", log, runner))}
+        if missing := sorted(needed - set(versions) - _installed(needed, log, runner)):
+            detail(f"{', '.join(missing)}, which this machine hasn't got")
+            runner.run(["apt-get", *options, "download", *missing], log, what, cwd=downloads)
+    for file in sorted(downloads.glob("*.deb")):
+        runner.run(["dpkg-deb", "--extract", str(file), str(root)], log, f"unpacking {file.name}")
+    shutil.rmtree(downloads)
+    return versions
+
+
+def libraries(depends: str) -> list[str]:
+    """The packages of a `Depends:` field that hold shared libraries, but for the C library (the machine's own is used)
+    and LLVM (which PostgreSQL loads only where it is there).
+
+    >>> libraries("adduser, libssl3 (>= 3.0.0), libfoo1 | libbar1, libc6 (>= 2.34), libllvm14, zlib1g (>= 1:1.1.4)")
+    ['libssl3', 'libfoo1', 'zlib1g']
+    """
+    first = (alternative.split("|")[0].split("(")[0].strip() for alternative in depends.split(","))
+    return [name for name in first if _LIBRARY.fullmatch(name) and not _NOT_NEEDED.match(name)]
+
+
+def _installed(packages: Iterable[str], log: Path, runner: Runner) -> set[str]:
+    """Which of these packages the machine has."""
+    command = ["dpkg-query", "--show", "--showformat", "${Package} ${db:Status-Status}\\n", "*"]
+    lines = runner.run(command, log, "listing the machine's packages")
+    have = {name for line in lines for name, _, state in [line.partition(" ")] if state == "installed"}
+    return have & set(packages)
 
 
 def data_packages(depends: str) -> list[str]:

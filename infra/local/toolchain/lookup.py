@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import mmap
 import os
 import re
 import subprocess
@@ -117,8 +118,20 @@ def find(name: str) -> Found | None:
 
 def describe_missing(name: str) -> str:
     """A missing tool in words, with the versions on PATH that don't fit."""
-    unfit = [f"{path} is {show(version)}" for path, version in unfitting(name)]
+    unfit = why_unfit(name)
     return f"{name} ({TOOLS[name].fits}{'; ' if unfit else ''}{', '.join(unfit)})"
+
+
+def why_unfit(name: str) -> list[str]:
+    """The programs of this name on PATH that aren't taken, each with the reason."""
+    tool = TOOLS[name]
+    reasons = [f"{path} is {show(version)}" for path, version in unfitting(name)]
+    fitting = [path for path in _candidates(tool) if tool.parts and _fits(tool, path)]
+    return reasons + [f"{path} lacks {lacks}" for path in fitting if (lacks := lacking(tool, path))]
+
+
+def _fits(tool: Tool, path: Path) -> bool:
+    return ask_version(path, tool.version_arguments) in tool.fits
 
 
 def unfitting(name: str) -> list[tuple[Path, Version | None]]:
@@ -128,6 +141,17 @@ def unfitting(name: str) -> list[tuple[Path, Version | None]]:
         return []
     asked = [(path, ask_version(path, tool.version_arguments)) for path in _candidates(tool)]
     return [(path, version) for path, version in asked if version not in tool.fits]
+
+
+def lacking(tool: Tool, program: Path) -> str:
+    """The parts that a build of the tool was made without, in words; empty where it is whole.
+
+    Only a binary can be looked into: a script that starts one is taken at its word.
+    """
+    if not tool.parts or not _is_elf(program):
+        return ""
+    with program.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
+        return ", ".join(name for name, mark in tool.parts if text.find(mark) < 0)
 
 
 def ask_version(program: Path, arguments: tuple[str, ...]) -> Version | None:
@@ -171,7 +195,8 @@ def _on_path(tool: Tool) -> Found | None:
         return Found(tool.name, beside, leader.version, ON_PATH) if leader and beside else None
     for path in _candidates(tool):
         version = ask_version(path, tool.version_arguments)
-        if version in tool.fits and all(_beside(path, other) for other in tool.beside):
+        whole = all(_beside(path, other) for other in tool.beside)
+        if version in tool.fits and whole and not lacking(tool, path):
             return Found(tool.name, path, show(version), ON_PATH)
     return None
 

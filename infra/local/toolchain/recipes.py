@@ -26,6 +26,7 @@ class Tool:
 
     `beside` are programs that must lie in the same folder for it to fit; `aliases` are other names for it on PATH.
     Without `version_arguments` it can't be asked, and fits on PATH only as a companion of another tool.
+    `parts` are what a build of it may have left out, with bytes that only a build with that part holds.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Tool:
     beside: tuple[str, ...] = ()
     aliases: tuple[str, ...] = ()
     companion_of: str | None = None
+    parts: tuple[tuple[str, bytes], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -195,6 +197,8 @@ _PULUMI_FITS = same_major(*_PULUMI.version()[:2])
 _PROMETHEUS_FITS = Range((3, 0, 0), (4, 0, 0))
 _ALERTMANAGER_FITS = Range((0, 24, 0), (1, 0, 0))
 _HOST = "pulumi-language-python"
+# Debian's is built without it, and says so nowhere; the names of a Go program's functions stay in a stripped one.
+_DISCOVERY = ("discovery of Kubernetes", b"prometheus/discovery/kubernetes.(*Discovery)")
 
 TOOLS: dict[str, Tool] = {
     tool.name: tool
@@ -209,7 +213,7 @@ TOOLS: dict[str, Tool] = {
         Tool("kube-controller-manager", ("--version",), _CONTROL_PLANE),
         Tool("kube-scheduler", ("--version",), _CONTROL_PLANE),
         Tool("kubectl", ("version", "--client"), same_minor(*_KUBERNETES_VERSION, within=1)),
-        Tool("prometheus", ("--version",), _PROMETHEUS_FITS),
+        Tool("prometheus", ("--version",), _PROMETHEUS_FITS, parts=(_DISCOVERY,)),
         Tool("promtool", ("--version",), _PROMETHEUS_FITS),
         Tool("alertmanager", ("--version",), _ALERTMANAGER_FITS, aliases=("prometheus-alertmanager",)),
         Tool("amtool", ("--version",), _ALERTMANAGER_FITS),

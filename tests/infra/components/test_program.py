@@ -1,18 +1,14 @@
-"""What the program declares, for the local stack and for one on existing clusters, seen through Pulumi's mocks."""
+"""What the program declares, for the local stack and for one on existing clusters, seen without a cluster."""
 
 from __future__ import annotations
 
-import asyncio
 import copy
-from pathlib import Path
 from typing import Any
 
-import pulumi
 import pytest
 import yaml
 
-from infra import config
-from infra.components.program import deploy
+from infra import config, declared
 from switchboard import labels
 from switchboard.paths import ROOT
 
@@ -20,44 +16,9 @@ Object = dict[str, Any]
 WORKLOADS = ("Deployment", "StatefulSet", "DaemonSet", "Job")
 
 
-class _Recorder(pulumi.runtime.Mocks):
-    """Records what is declared; a load balancer gets an address, as a cluster would give it."""
-
-    def __init__(self) -> None:
-        self.objects: list[tuple[str, Object]] = []
-
-    def new_resource(self, args: pulumi.runtime.MockResourceArgs) -> tuple[str, Object]:
-        state = dict(args.inputs)
-        if args.typ.startswith("kubernetes:") and "metadata" in state:
-            state["metadata"] = {"name": f"{args.name}-0a1b2c3d", **state["metadata"]}
-            self.objects.append((args.typ.split(":")[-1], state))
-            if state.get("spec", {}).get("type") == "LoadBalancer":
-                address = f"127.99.0.{len(self.objects)}"
-                state["status"] = {"loadBalancer": {"ingress": [{"ip": address}]}}
-        return args.name, state
-
-    def call(self, args: pulumi.runtime.MockCallArgs) -> Object:
-        raise AssertionError(f"unexpected call {args.token}")
-
-
 def declare(stack: config.Stack) -> list[tuple[str, Object]]:
     """All objects that the program declares for `stack`."""
-    recorder = _Recorder()
-    loop = asyncio.new_event_loop()
-    previous = asyncio.get_event_loop_policy()
-    asyncio.set_event_loop(loop)
-    try:
-        pulumi.runtime.set_mocks(recorder, project="switchboard", stack="test", preview=False)
-
-        @pulumi.runtime.test
-        def run() -> None:
-            deploy(stack, state=Path("/state"))
-
-        run()
-    finally:
-        loop.close()
-        asyncio.set_event_loop_policy(previous)
-    return recorder.objects
+    return [(one.kind, one.revealed()) for one in declared.declare(stack, name="test")]
 
 
 @pytest.fixture(scope="module")
@@ -91,8 +52,8 @@ def test_every_container_is_restricted_and_bounded(local: list[tuple[str, Object
             assert security["allowPrivilegeEscalation"] is False, name
             assert security["readOnlyRootFilesystem"] is True, name
             assert security["capabilities"] == {"drop": ["ALL"]}, name
-            assert container["resources"]["limits"]["memory"], name
-            assert set(container["resources"]["requests"]) == {"cpu", "memory"}, name
+            for bound in ("requests", "limits"):
+                assert set(container["resources"][bound]) == {"cpu", "memory", "ephemeral-storage"}, name
     assert seen >= 14
 
 
@@ -138,7 +99,7 @@ def test_the_chat_servers_are_found_by_their_labels(local: list[tuple[str, Objec
         for item in sets["chat"]["spec"]["template"]["spec"]["containers"][0]["env"]
     }
     assert environ["MODEL_URI"] == "models:/chat-intent@champion"
-    assert environ["MLFLOW_TRACKING_URI"].startswith("http://127.99.0.")
+    assert environ["MLFLOW_TRACKING_URI"].startswith("http://mlflow.private.")
 
 
 def test_existing_clusters_have_no_annotations_of_the_embedded_cloud() -> None:
@@ -163,4 +124,4 @@ def test_mlflow_answers_to_its_own_names_only(local: list[tuple[str, Object]]) -
     (allowed,) = [item.split("=", 1)[1] for item in arguments if item.startswith("--allowed-hosts=")]
     assert "*" not in allowed
     assert {"mlflow:5000", "$(POD_IP):5000"} < set(allowed.split(","))
-    assert any(host.startswith("127.99.0.") for host in allowed.split(","))
+    assert any(host.startswith("mlflow.private.") for host in allowed.split(","))

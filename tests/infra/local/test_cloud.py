@@ -20,14 +20,15 @@ from pathlib import Path
 import pytest
 import yaml
 
-from infra.local import cloud, controlplane, leftovers, processes, site, teardown
+from infra.local import cloud, controlplane, health, leftovers, processes, site, teardown
 from infra.local.layout import API_PORT, SiteLayout
+from infra.local.node import provisioner
 from infra.local.processes import Program
 from switchboard import paths
 from switchboard.errors import SwitchboardError
-from switchboard.kube import CONFIG_MAPS, NODES, Credentials, Kube, Object
+from switchboard.kube import CONFIG_MAPS, NODES, PERSISTENT_VOLUMES, Credentials, Kube, Object
 from switchboard.progress import Progress
-from tests.conftest import run_apart, write_stack
+from tests.conftest import free_networks, run_apart, write_stack
 from tests.infra.local.test_pki import layout_at
 from tests.infra.local.test_processes import SLEEP, wait_for
 
@@ -52,11 +53,16 @@ def stack(cloud_env: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> str:
     return STACK
 
 
+@pytest.fixture(scope="module")
+def spare_networks() -> list[str]:
+    return free_networks(4)
+
+
 @pytest.fixture
-def other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+def other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spare_networks: list[str]) -> str:
     """A stack that was never up."""
     name = f"other{os.getpid()}"
-    for key, value in write_stack(tmp_path, name).items():
+    for key, value in write_stack(tmp_path, name, spare_networks).items():
         monkeypatch.setenv(key, value)
     return name
 
@@ -187,17 +193,76 @@ def node_names(layout: SiteLayout) -> set[str]:
     return {node["metadata"]["name"] for node in run_apart(work())}
 
 
+def volume_of(node: str, name: str) -> Object:
+    """A volume as the node's agent makes it, of a claim `name` that nobody has any more."""
+    claim = {
+        "metadata": {"name": name, "namespace": "default", "uid": f"uid-of-{name}"},
+        "spec": {
+            "accessModes": ["ReadWriteOnce"],
+            "resources": {"requests": {"storage": "1Mi"}},
+            "storageClassName": "local",
+        },
+    }
+    return provisioner.volume_for(claim, {}, node, "/nowhere")
+
+
+def volumes(layout: SiteLayout) -> dict[str, str]:
+    """Name → phase."""
+
+    async def work() -> list[Object]:
+        async with Kube(Credentials.from_kubeconfig(layout.kubeconfig)) as kube:
+            return await kube.list(PERSISTENT_VOLUMES)
+
+    return {found["metadata"]["name"]: found["status"]["phase"] for found in run_apart(work())}
+
+
+def add_volume(layout: SiteLayout, node: str, name: str, policy: str) -> Path:
+    """A released volume of the node, with its folder."""
+    body = volume_of(node, name)
+    body["spec"]["persistentVolumeReclaimPolicy"] = policy
+
+    async def work() -> None:
+        async with Kube(Credentials.from_kubeconfig(layout.kubeconfig)) as kube:
+            await kube.create(PERSISTENT_VOLUMES, body)
+
+    run_apart(work())
+    wait_for(lambda: volumes(layout)[body["metadata"]["name"]] == "Released")
+    folder = layout.node(node).volumes_dir / body["metadata"]["name"]
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def test_the_volumes_of_a_node_that_was_dropped(tmp_path: Path) -> None:
+    """`status` names what claims still hold; what is released, `up` deletes."""
+    layout = layout_at(tmp_path)
+    held = {**volume_of("gone", "data-db-0"), "status": {"phase": "Bound"}}
+    released = {**volume_of("gone", "data-db-1"), "status": {"phase": "Released"}}
+    here = {**volume_of(layout.nodes[0].name, "data-db-2"), "status": {"phase": "Bound"}}
+    foreign = {"metadata": {"name": "nfs"}, "spec": {}, "status": {"phase": "Bound"}}
+    (found,) = health.stranded(layout, [held, released, here, foreign])
+    assert (found.name, found.healthy) == ("gone", False)
+    assert "claim default/data-db-0: put the node back" in found.note
+    assert health.stranded(layout, [released, here, foreign]) == []
+
+
+def sick(stack: str) -> list[str]:
+    """What isn't healthy, and why."""
+    found = cloud.status(stack)
+    parts = [f"{part.name}: {part.note}" for each in found for part in each.components if not part.healthy]
+    return parts + [f"{node.name}: {node.note}" for each in found for node in each.nodes if not node.healthy]
+
+
 def test_nodes_and_proxies_come_up_and_go_with_the_site(stack: str) -> None:
     cloud.up(stack, quiet())
     first = pids(stack)
-    assert [(found.name, found.healthy) for found in cloud.status(stack)] == [
-        ("private", True),
-        ("public", True),
-    ]
+    wait_for(lambda: sick(stack) == [], 60)  # a busy machine answers late
     (_private, public) = cloud.layouts(stack)
     assert node_names(public) == {"public-1", "public-2", "edge-1"}
 
     os.kill(first["public/node-public-2"], signal.SIGKILL)
+    processes.stop(public.run / "node-edge-1.json")  # or it would delete its volume itself
+    deleted = add_volume(public, "edge-1", "deleted", "Delete")
+    kept = add_volume(public, "edge-1", "kept", "Retain")
     file = Path(os.environ["SWITCHBOARD_STACK_FILE"])
     before = file.read_text()
     file.write_text(yaml.safe_dump(without_edge(yaml.safe_load(before))))
@@ -205,7 +270,9 @@ def test_nodes_and_proxies_come_up_and_go_with_the_site(stack: str) -> None:
         cloud.up(stack, quiet())
         assert node_names(public) == {"public-1", "public-2"}
         assert "public/node-edge-1" not in pids(stack)
-        assert all(found.healthy for found in cloud.status(stack))
+        assert (set(volumes(public)), deleted.exists()) == ({kept.name}, False)
+        assert kept.exists(), "somebody wants to keep it"
+        wait_for(lambda: sick(stack) == [], 60)  # a busy machine answers late
     finally:
         file.write_text(before)
         cloud.down(stack, quiet())
@@ -258,7 +325,7 @@ def test_two_at_once_the_second_says_who_is_at_work(other: str) -> None:
     ) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
-        said = rf"`switchboard up` \(pid {holder.pid}\) is at work"
+        said = rf"`switchboard up` \(pid {holder.pid}, .+ on .+, since .+\) is at work"
         with pytest.raises(SwitchboardError, match=said), cloud.exclusive(other, "switchboard down"):
             pass
         holder.kill()

@@ -42,6 +42,22 @@ def make(tmp_path: Path) -> Iterator[Callable[..., Program]]:
         processes.stop(each.record)
 
 
+DYING = (
+    *(sys.executable, "-S", "-c"),
+    """
+import ctypes, os, socket, sys, threading, time
+held = socket.create_server((sys.argv[1], int(sys.argv[2])))
+def rest():
+    time.sleep(1)
+    os._exit(0)
+threading.Thread(target=rest).start()
+print("holds", flush=True)
+ctypes.CDLL(None).syscall({"x86_64": 60}.get(os.uname().machine, 93), 0)  # the first thread alone
+""",
+)
+"""A process whose first thread has ended, as that of one just killed: its socket is held by the rest, unseen."""
+
+
 def wait_for(condition: Callable[[], bool], timeout_s: float = 20) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
@@ -167,6 +183,18 @@ def test_an_address_held_by_the_program_itself_is_fine(make: Callable[..., Progr
     wait_for(lambda: processes.tail(running.log).strip().isdigit())
     port = int(processes.tail(running.log))
     processes.check_addresses([make(running.argv, name="server", listens=(("127.31.99.2", port),))])
+
+
+def test_an_address_that_a_dying_process_still_holds_is_waited_for(make: Callable[..., Program]) -> None:
+    with socket.create_server(("127.31.99.3", 0)) as probe:
+        port = probe.getsockname()[1]
+    dying = make((*DYING, "127.31.99.3", str(port)), name="dying")
+    record = processes.start(dying)
+    wait_for(lambda: processes.tail(dying.log).strip() == "holds" and not processes.alive(record))
+    server = make(name="server", listens=(("127.31.99.3", port),))
+    with pytest.raises(SwitchboardError, match="is in use by a process "):
+        processes.check_addresses([server], patience_s=0.0)
+    processes.check_addresses([server], patience_s=20.0)
 
 
 def test_a_missing_program_is_named(make: Callable[..., Program]) -> None:

@@ -37,6 +37,7 @@ SETTINGS = Settings(
     refresh_s=0.5,
     bind_check_s=0.2,
     lease_period_s=2.0,
+    disk_check_s=0.5,
     sync_wait_s=5.0,
 )
 

@@ -17,6 +17,7 @@ from infra.local.node.environment import (
     pod_field,
     references,
     service_env,
+    service_links,
 )
 from infra.local.node.podspec import ConfigError
 from switchboard.kube import Object
@@ -163,6 +164,34 @@ def test_nothing_to_run_is_refused() -> None:
 
 def test_labels_as_a_file() -> None:
     assert pod_field(pod(), "metadata.annotations", SOURCES) == 'note="say \\"hi\\""'
+
+
+def test_services_of_the_namespace_are_variables() -> None:
+    def service(name: str, namespace: str, address: str, *ports: Object) -> Object:
+        meta = {"name": name, "namespace": namespace}
+        return {"metadata": meta, "spec": {"clusterIP": address, "ports": list(ports)}}
+
+    listed = [
+        service(
+            "my-db", "ns", "127.9.0.5", {"name": "sql-port", "port": 5432}, {"port": 53, "protocol": "UDP"}
+        ),
+        service("headless", "ns", "None", {"port": 80}),
+        service("others", "other", "127.9.0.6", {"port": 80}),
+    ]
+    assert service_links(listed, "ns") == {
+        "MY_DB_SERVICE_HOST": "127.9.0.5",
+        "MY_DB_SERVICE_PORT": "5432",
+        "MY_DB_SERVICE_PORT_SQL_PORT": "5432",
+        "MY_DB_PORT": "tcp://127.9.0.5:5432",
+        "MY_DB_PORT_5432_TCP": "tcp://127.9.0.5:5432",
+        "MY_DB_PORT_5432_TCP_PROTO": "tcp",
+        "MY_DB_PORT_5432_TCP_PORT": "5432",
+        "MY_DB_PORT_5432_TCP_ADDR": "127.9.0.5",
+        "MY_DB_PORT_53_UDP": "udp://127.9.0.5:53",
+        "MY_DB_PORT_53_UDP_PROTO": "udp",
+        "MY_DB_PORT_53_UDP_PORT": "53",
+        "MY_DB_PORT_53_UDP_ADDR": "127.9.0.5",
+    }
 
 
 def test_the_api_server_is_found_by_variables() -> None:

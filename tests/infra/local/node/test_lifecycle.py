@@ -62,9 +62,20 @@ CASES: list[tuple[str, list[Action], list[Action]]] = [
     ("first its volumes", act(waiting("a"), initialized=False, prepared=False), [Prepare()]),
     ("a refused pod waits", act(waiting("a"), prepared=False, refused=True), []),
     (
-        "main containers start together",
+        "main containers start in their order",
         act(waiting("a"), waiting("b"), initialized=False),
-        [Start("a"), Start("b")],
+        [Start("a")],
+    ),
+    (
+        "the next waits for the postStart hook of the one before",
+        act(running("a", busy=True), waiting("b")),
+        [],
+    ),
+    ("and has its turn when that is done", act(running("a"), waiting("b")), [Start("b")]),
+    (
+        "or when the one before can't be started now",
+        act(waiting("a", retry_at=NOW + 5), waiting("b")),
+        [Start("b")],
     ),
     (
         "one init container at a time",

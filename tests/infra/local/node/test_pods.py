@@ -240,7 +240,7 @@ async def test_a_failed_liveness_probe_restarts_the_container(space: Space) -> N
 
 
 CANNOT = [
-    ("noimage", {"image": "nginx:1"}, {}, {"ErrImagePull", "ImagePullBackOff"}, "no image 'nginx:1' here"),
+    ("noimage", {"image": "ghost:1"}, {}, {"ErrImagePull", "ImagePullBackOff"}, "no image 'ghost:1' here"),
     (
         "asroot",
         {},

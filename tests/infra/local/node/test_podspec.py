@@ -44,6 +44,15 @@ def test_root_is_refused_where_the_pod_forbids_it(outer: Object) -> None:
         (pod(container(securityContext={"privileged": True})), "privileged"),
         (pod(container(securityContext={"capabilities": {"add": ["NET_ADMIN"]}})), "NET_ADMIN"),
         (pod(container(ports=[{"containerPort": 80, "hostPort": 80}])), "hostPort 80"),
+        (pod(os={"name": "windows"}), "spec.os.name windows"),
+        (pod(shareProcessNamespace=True), "spec.shareProcessNamespace"),
+        (pod(hostUsers=False), "spec.hostUsers: false"),
+        (pod(resources={"limits": {"cpu": "1"}}), "spec.resources"),
+        (pod(securityContext={"sysctls": [{"name": "net.x", "value": "1"}]}), "sysctls (net.x)"),
+        (pod(securityContext={"seccompProfile": {"type": "Localhost"}}), "seccompProfile.type Localhost"),
+        (pod(container(securityContext={"appArmorProfile": {"type": "Localhost"}})), "appArmorProfile"),
+        (pod(container(restartPolicy="Never")), "container main: restartPolicy"),
+        (pod(init=[container("i", restartPolicy="OnFailure")]), "container i: restartPolicy"),
     ],
 )
 def test_what_would_give_it_the_machine_is_refused(body: Object, field: str) -> None:
@@ -56,8 +65,36 @@ def test_ordinary_pods_are_not_refused() -> None:
     volumes = [
         {"name": str(n), kind: {}} for n, kind in enumerate(("emptyDir", "configMap", "secret", "projected"))
     ]
-    drop = {"capabilities": {"drop": ["ALL"]}, "privileged": False}
-    assert podspec.refused(pod(container(securityContext=drop), volumes=volumes, hostNetwork=False)) is None
+    drop = {
+        "capabilities": {"drop": ["ALL"]},
+        "privileged": False,
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+    sidecar = container("side", restartPolicy="Always")
+    body = pod(
+        container(securityContext=drop), init=[sidecar], volumes=volumes, hostNetwork=False, hostUsers=True
+    )
+    assert podspec.refused(body | {"os": {"name": "linux"}}) is None
+
+
+def test_an_ephemeral_container_is_not_done_but_harms_nobody() -> None:
+    body = pod(ephemeralContainers=[{"name": "debug"}])
+    assert podspec.refused(body) is None
+    assert "spec.ephemeralContainers (debug)" in (podspec.ignored(body) or "")
+    assert podspec.ignored(pod()) is None
+
+
+@pytest.mark.parametrize(
+    ("spec", "name"),
+    [
+        ({}, "p"),
+        ({"setHostnameAsFQDN": True}, "p"),
+        ({"hostname": "h", "subdomain": "s"}, "h"),
+        ({"hostname": "h", "subdomain": "s", "setHostnameAsFQDN": True}, "h.s.ns.svc.example"),
+    ],
+)
+def test_what_a_pod_is_called(spec: Object, name: str) -> None:
+    assert podspec.shown_hostname(pod(**spec), "example") == name
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,10 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
+import grpc.aio
 import pytest
 
-from infra.local.node.probes import Answer, Prober, Tally, Timing, ask, initial_delay_left
+from infra.local.node.probes import Answer, Prober, Tally, Timing, ask, first_wait, initial_delay_left
 from infra.local.runtime.spec import ExecResult
 from tests.infra.local.node.pods import container
 
@@ -47,6 +48,11 @@ def test_the_initial_delay_counts_from_the_start_of_the_container() -> None:
     assert initial_delay_left(Timing(initial_delay_s=10), ran_s=40) == 0
 
 
+@pytest.mark.parametrize(("ran_s", "waits_s"), [(0, 0), (9, 0), (11, 2.5)])
+def test_what_an_agent_finds_running_is_not_asked_all_at_once(ran_s: float, waits_s: float) -> None:
+    assert first_wait(Timing(period_s=10), ran_s, share=0.25) == waits_s
+
+
 @pytest.fixture
 async def http() -> AsyncIterator[int]:
     """Answers /200, /404 and so on with that status, and /slow never."""
@@ -67,6 +73,28 @@ async def http() -> AsyncIterator[int]:
     server = await asyncio.start_server(answer, HOST, 0)
     yield server.sockets[0].getsockname()[1]
     server.close()
+
+
+@pytest.fixture
+async def grpc_health() -> AsyncIterator[int]:
+    """A gRPC server that is healthy, whose service `sick` is not, and whose service `slow` never answers."""
+
+    async def check(question: bytes, context: grpc.aio.ServicerContext) -> bytes:
+        if b"slow" in question:
+            await asyncio.Event().wait()
+        if b"unknown" in question:
+            await context.abort(grpc.StatusCode.NOT_FOUND, "no such service")
+        return b"\x08\x02" if question == b"\x0a\x04sick" else b"\x08\x01"
+
+    server = grpc.aio.server()
+    handlers = {"Check": grpc.unary_unary_rpc_method_handler(check)}
+    server.add_generic_rpc_handlers(
+        (grpc.method_handlers_generic_handler("grpc.health.v1.Health", handlers),)
+    )
+    port = server.add_insecure_port(f"{HOST}:0")
+    await server.start()
+    yield port
+    await server.stop(None)
 
 
 async def execute(argv: list[str], timeout_s: float) -> ExecResult:
@@ -97,7 +125,30 @@ async def test_tcp_and_what_is_wrong(http: int) -> None:
     assert (await one(tcpSocket={"port": http})).ok
     assert "refused" in (await one(tcpSocket={"port": 1})).message
     assert "no port named 'x'" in (await one(tcpSocket={"port": "x"})).message
-    assert "not supported" in (await one(grpc={"port": http})).message
+    assert "of the kind udp are not supported" in (await one(udp={"port": http})).message
+
+
+@pytest.mark.parametrize(
+    ("service", "why"),
+    [
+        ("", ""),
+        ("well", ""),
+        ("long" * 50, ""),
+        ("sick", "service 'sick' is not serving"),
+        ("unknown", "no such service"),
+        ("slow", "no answer within 1 s"),
+    ],
+)
+async def test_grpc(grpc_health: int, service: str, why: str) -> None:
+    answer = await one(grpc={"port": grpc_health, "service": service})
+    assert answer.ok is (why == "")
+    assert answer.message.endswith(why)
+
+
+async def test_grpc_where_nobody_listens() -> None:
+    answer = await one(grpc={"port": 1})
+    assert not answer.ok
+    assert f"gRPC probe of {HOST}:1 failed" in answer.message
 
 
 async def test_exec() -> None:
@@ -121,3 +172,41 @@ async def test_a_prober_tells_changes_only_and_a_startup_probe_ends() -> None:
     await asyncio.wait_for(prober.run(ran_s=0), timeout=10)
     assert verdicts == [True]
     assert failures == ["no"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "fails_first", "asks", "told"),
+    [
+        ("readiness", 2, 3, [True]),
+        ("startup", 2, 3, [True]),
+        ("readiness", 1000, 5, []),
+        ("liveness", 1000, 1, []),
+    ],
+)
+async def test_a_container_that_starts_is_looked_at_early(
+    kind: Any, fails_first: int, asks: int, told: list[bool]
+) -> None:
+    """Long before its period is over; looks that fail count for nothing and are not told."""
+    asked = 0
+    enough = asyncio.Event()
+    verdicts: list[bool] = []
+    failures: list[str] = []
+
+    async def slow_starter(argv: list[str], timeout_s: float) -> ExecResult:
+        nonlocal asked
+        asked += 1
+        if asked == asks:
+            enough.set()
+        return ExecResult(int(asked <= fails_first), b"no")
+
+    probe = {"exec": {"command": ["x"]}, "periodSeconds": 1000, "failureThreshold": 2}
+    prober = Prober(
+        kind, probe, container(), HOST, slow_starter, lambda ok, _: verdicts.append(ok), failures.append
+    )
+    task = asyncio.create_task(prober.run(ran_s=0))
+    await asyncio.wait_for(enough.wait(), timeout=30)
+    await asyncio.sleep(0.2)  # long enough for another look, where there is one
+    task.cancel()
+    assert (verdicts, failures) == (told, ["no"])
+    assert asked == asks or not told
+    assert (asked == 1) == (kind == "liveness")

@@ -7,7 +7,7 @@ import base64
 import io
 import json
 import socket
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from infra.local import bootstrap_objects, pki
-from infra.local.node import bind_watch, crilogs, provisioner, server, tokens
-from infra.local.node.checkpoint import Checkpoint, ObjectCache
+from infra.local.node import bind_watch, crilogs, provisioner, registration, server, tokens
+from infra.local.node.checkpoint import Checkpoint, ObjectCache, write_atomically
 from infra.local.node.container_spec import parse_run_id, run_id
 from infra.local.node.ips import Addresses
-from infra.local.node.records import Container, Ended, PodRecord
+from infra.local.node.records import Container, Ended, PodRecord, show_time
 from switchboard.errors import SwitchboardError
 from tests.infra.local.node.pods import container, pod
 
@@ -95,15 +95,44 @@ class TestCheckpoint:
             "of that run only"
         )
 
-    @pytest.mark.parametrize("broken", ["", "{", '{"started_at": 1}'])
-    def test_a_broken_one_is_left_out(self, tmp_path: Path, broken: str) -> None:
+    @pytest.mark.parametrize("broken", [None, "", "{", "[]", '{"started_at": 1}'])
+    def test_a_broken_record_begins_anew(self, tmp_path: Path, broken: str | None) -> None:
+        """A power cut may leave an empty file: the pod and its volumes must not be lost with it."""
+        checkpoint = Checkpoint(tmp_path / "pods")
+        checkpoint.make()
+        own = checkpoint.pod("u")
+        own.save_pod(pod() | {"status": {"phase": "Running", "startTime": "2026-01-02T03:04:05Z"}})
+        if broken is not None:
+            (own.path / "record.json").write_text(broken)
+        ((_, record),) = checkpoint.load()
+        assert set(record.containers) == {"main"}
+        assert show_time(record.started_at) == "2026-01-02T03:04:05Z"
+        assert record.outcome is None
+
+    def test_a_pod_that_was_over_is_not_run_again_for_a_broken_record(self, tmp_path: Path) -> None:
+        own = Checkpoint(tmp_path).pod("u")
+        own.save_pod(pod() | {"status": {"phase": "Succeeded"}})
+        loaded = own.load()
+        assert loaded is not None and loaded[1].outcome == "Succeeded"
+
+    @pytest.mark.parametrize("broken", ["", "{", "[]", "{}"])
+    def test_a_broken_manifest_is_left_out(self, tmp_path: Path, broken: str) -> None:
         checkpoint = Checkpoint(tmp_path / "pods")
         checkpoint.make()
         own = checkpoint.pod("u")
         own.save_pod(pod())
-        (own.path / "record.json").write_text(broken)
+        (own.path / "pod.json").write_text(broken)
         checkpoint.pod("v").make()
         assert checkpoint.load() == []
+
+    def test_a_write_that_fails_leaves_the_old_file_and_no_other(self, tmp_path: Path) -> None:
+        own = Checkpoint(tmp_path).pod("u")
+        own.save_pod(pod())
+        before = (own.path / "pod.json").read_text()
+        with pytest.raises(UnicodeEncodeError):
+            write_atomically(own.path / "pod.json", "half\ud800")
+        assert (own.path / "pod.json").read_text() == before
+        assert {path.name for path in own.path.iterdir()} == {"pod.json", "volumes", "logs", "messages"}
 
     def test_secrets_are_for_the_owner_alone(self, tmp_path: Path) -> None:
         cache = ObjectCache(tmp_path / "objects")
@@ -146,7 +175,14 @@ class TestTokens:
 
     @pytest.mark.parametrize(
         ("now", "uid", "fresh"),
-        [(1000.0, "u", True), (1799.0, "u", True), (1801.0, "u", False), (1000.0, "other", False)],
+        [
+            (1000.0, "u", True),
+            (1799.0, "u", True),
+            (1801.0, "u", False),
+            (1000.0, "other", False),
+            (970.0, "u", True),  # within the API server's leeway
+            (-2600.0, "u", False),  # the clock was put back an hour: it isn't valid yet
+        ],
     )
     def test_four_fifths_of_its_life(self, now: float, uid: str, fresh: bool) -> None:
         token = self.token(iat=1000, exp=2000, **{"kubernetes.io": {"pod": {"uid": "u"}}})
@@ -155,6 +191,31 @@ class TestTokens:
     @pytest.mark.parametrize("text", ["", "a.b.c", "a.e30.c", "nonsense"])
     def test_what_is_no_token_is_not_fresh(self, text: str) -> None:
         assert not tokens.is_fresh(text, "u", 0.0)
+
+
+class TestRegistration:
+    def test_a_lease_never_goes_back(self) -> None:
+        hour = timedelta(hours=1)
+        assert registration.renew_time(NOW, None) == NOW
+        assert registration.renew_time(NOW + hour, NOW) == NOW + hour
+        first = registration.renew_time(NOW - hour, NOW)
+        second = registration.renew_time(NOW - hour, first)
+        assert NOW < first < second < NOW + timedelta(seconds=1)
+
+    @pytest.mark.parametrize(
+        ("free_share", "before", "pressed"),
+        [
+            (0.5, False, False),
+            (0.02, False, True),
+            (0.04, False, False),
+            (0.04, True, True),
+            (0.06, True, False),
+        ],
+    )
+    def test_a_disk_that_is_nearly_full_does_not_flap(
+        self, free_share: float, before: bool, pressed: bool
+    ) -> None:
+        assert registration.disk_pressure(free_share, before) is pressed
 
 
 class TestLogs:

@@ -229,3 +229,44 @@ async def test_a_foreign_change_of_the_status_is_put_right(node: RunningNode, sp
     )
     assert not is_ready(marked)
     await space.until("marked", is_ready)
+
+
+async def test_an_agent_killed_between_a_start_and_its_note_of_it(node: RunningNode, space: Space) -> None:
+    """The record is a run behind, and that run is over by now: it counts, and the next one has a number of its own."""
+    await space.run("behind", *FOREVER)
+    await space.until("behind", is_ready)
+    (worker,) = (w for n, w in workers(node, space).items() if n == "behind")
+    os.kill(worker.runs.pids["main"], signal.SIGKILL)
+    before = await space.until("behind", lambda p: is_ready(p) and main(p)["restartCount"] == 1)
+    pid = worker.runs.pids["main"]
+    await node.stop()
+    container = worker.record.containers["main"]
+    assert container.previous is not None
+    container.phase, container.ended = "exited", container.previous
+    container.attempt, container.run_id = 0, container.previous.run_id
+    worker.directory.save_record(worker.record)
+    os.kill(pid, signal.SIGKILL)
+    await node.start()
+    after = await space.until("behind", lambda p: is_ready(p) and main(p)["restartCount"] == 2)
+    assert main(after)["lastState"]["terminated"]["containerID"] == run_of(before)
+
+
+async def test_who_keeps_more_on_disk_than_allowed_is_evicted(node: RunningNode, space: Space) -> None:
+    await space.run(
+        "greedy",
+        "sh",
+        "-c",
+        "dd if=/dev/zero of=/cache/file bs=1M count=3; exec sleep inf",
+        pod={"volumes": [{"name": "cache", "emptyDir": {"sizeLimit": "1Mi"}}]},
+        volumeMounts=[{"name": "cache", "mountPath": "/cache"}],
+    )
+    evicted = await space.until("greedy", lambda p: p["status"]["phase"] == "Failed")
+    assert evicted["status"]["reason"] == "Evicted"
+    assert 'Usage of EmptyDir volume "cache" exceeds the limit "1Mi"' in evicted["status"]["message"]
+    await space.event("greedy", "Evicted")
+    folder = node.agent.context.checkpoint.pod(evicted["metadata"]["uid"]).volumes / "cache"
+
+    async def freed() -> bool:
+        return not is_there(folder)
+
+    await wait(freed, "what it kept is still on the disk")

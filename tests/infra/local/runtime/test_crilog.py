@@ -57,7 +57,7 @@ def test_format_and_the_end_without_a_newline(tmp_path: Path) -> None:
         f"{stamp} stdout F one",
         f"{stamp} stderr F bad",
         f"{stamp} stdout F two",
-        f"{stamp} stdout F end",
+        f"{stamp} stdout P end",
     ]
 
 

@@ -34,6 +34,11 @@ async def main(folder):
     while "F end" not in (folder / "app.log").read_text():
         await asyncio.sleep(0.02)
     out["exec"] = (await runtime.exec("app", ["id", "-u"], 10)).text
+    session = runtime.open("app", ["tty"], stdin=True, stderr=False, tty=True)
+    await session.joined()
+    await session.ended()
+    out["tty"] = os.read(session.stdout, 100).decode()
+    session.close()
     out["memory"] = (await runtime.stats("app")).memory_bytes
     os.kill(Folder(folder / "containers" / "app").read_raw()["shim"], 9)
     end = await runtime.wait("app")
@@ -106,7 +111,7 @@ def test_the_pods_user_is_honoured_by_mapping(seen: dict[str, object]) -> None:
     assert any("Read-only file system" in line for line in lines)
     assert "end" in lines
     assert seen["owner"] == (UID if os.geteuid() == 0 else os.geteuid())
-    assert seen["exec"] == "10001\n"
+    assert (seen["exec"], seen["tty"]) == ("10001\n", "/dev/pts/0\r\n")
     assert seen["root"] == [3, "0"]
 
 

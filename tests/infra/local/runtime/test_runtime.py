@@ -264,7 +264,7 @@ async def test_exec(box: Box) -> None:
     assert (done.exit_code, done.timed_out) == (4, False)
     assert done.text.split() == ["10001", "here", "blue", "sh"]
     missing = await runtime.exec("c", ["nosuchprogram"], 10)
-    assert missing.exit_code == 126
+    assert missing.exit_code == 127
     assert "not found" in missing.text
     background = await runtime.exec("c", ["sh", "-c", "sleep 1000 & echo done"], 10)  # its output stays open
     assert (background.exit_code, background.output) == (0, b"done\n")

@@ -34,6 +34,19 @@ def test_data_packages_are_scripts_and_fonts(depends: str, packages: list[str]) 
     assert debian.data_packages(depends) == packages
 
 
+@pytest.mark.parametrize(
+    ("depends", "packages"),
+    [
+        ("adduser, libssl3 (>= 3.0.0), zlib1g (>= 1:1.1.4), libc6 (>= 2.34)", ["libssl3", "zlib1g"]),
+        ("libfoo1 | libbar1, postgresql-common (>= 241~)", ["libfoo1"]),
+        ("libllvm14, libc6-dev, locales | locales-all", []),
+        ("", []),
+    ],
+)
+def test_libraries_but_for_the_c_library_and_llvm(depends: str, packages: list[str]) -> None:
+    assert debian.libraries(depends) == packages
+
+
 def _package(repository: Path, name: str, version: str, files: dict[str, str], depends: str = "") -> str:
     """Build a package; returns its paragraph of the repository's index."""
     folder = repository / name

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from infra.local.toolchain import locate, lookup
 from infra.local.toolchain.recipes import RECIPES, TOOLS, DebianRecipe, GoRecipe
 from infra.local.toolchain.versions import parse
 from switchboard.errors import SwitchboardError
-from tests.infra.local.toolchain.conftest import Program
+from tests.infra.local.toolchain.conftest import SYSTEM_PATH, Program
 
 PULUMI = ("pulumi", "pulumi-language-python", "pulumi-language-python-exec", "pulumi-analyzer-policy-python")
 
@@ -65,6 +66,23 @@ def test_what_does_not_fit_is_named_with_its_version(on_path: Path, program: Pro
     assert f"{old} is 1.32.4" in str(caught.value)
     assert "etcd (≥ 3.6 and < 3.7)" in str(caught.value)
     assert "switchboard infra toolchain build" in str(caught.value)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_prometheus_without_discovery_of_kubernetes_is_not_taken(on_path: Path, whole: bool) -> None:
+    """Debian builds it so, and nothing that it prints tells. The binary is as the real ones where it counts."""
+    path = on_path / "prometheus"
+    part = "kubernetes" if whole else "dns"
+    code = (
+        "#include <stdio.h>\n"
+        f'const char *part = "prometheus/discovery/{part}.(*Discovery)";\n'
+        'int main(void) { puts("prometheus, version 3.5.0"); return part == 0; }\n'
+    )
+    subprocess.run(
+        ["cc", "-x", "c", "-", "-o", path], input=code, text=True, check=True, env={"PATH": SYSTEM_PATH}
+    )
+    assert (lookup.find("prometheus") is not None) is whole
+    assert (f"{path} lacks discovery of Kubernetes" in lookup.describe_missing("prometheus")) is not whole
 
 
 def test_a_later_folder_of_path_may_fit(

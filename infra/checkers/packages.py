@@ -1,0 +1,86 @@
+"""Runs the checkers that are Python packages, in one process of their own environment: they load for seconds.
+
+    python -I packages.py 1.37 FOLDER…      # a folder is a site's rendered objects
+
+Prints a JSON list of what they say: checker, check, site folder, file, resource, message and, where the object itself
+makes an exception, its reason. It is a program by itself: nothing of Switchboard is to be had there.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+Said = dict[str, Any]
+
+
+def checkov(folder: str) -> Iterator[Said]:
+    """What checkov finds in a site. Its severities come from its vendor's service, so all that it finds counts."""
+    from checkov.kubernetes.runner import Runner  # type: ignore[import-not-found]
+    from checkov.runner_filter import RunnerFilter  # type: ignore[import-not-found]
+
+    # A site at a time: checks of how objects relate would find another site's NetworkPolicies.
+    report = Runner().run(root_folder=folder, runner_filter=RunnerFilter(framework=["kubernetes"]))
+    for record in [*report.failed_checks, *report.skipped_checks]:
+        yield {
+            "checker": "checkov",
+            "check": record.check_id,
+            "folder": folder,
+            "file": record.file_path.lstrip("/"),
+            "resource": record.resource,
+            "message": record.check_name,
+            "exception": record.check_result.get("suppress_comment"),
+        }
+    for path in report.parsing_errors:
+        yield {
+            "checker": "checkov",
+            "check": "parse",
+            "folder": folder,
+            "file": str(Path(path).relative_to(folder)) if Path(path).is_absolute() else path,
+            "resource": "",
+            "message": "checkov can't read it",
+            "exception": None,
+        }
+
+
+def kubernetes_validate(folder: str, version: str) -> Iterator[Said]:
+    """Where objects aren't as the API's schema has them, unknown fields included."""
+    import kubernetes_validate as validator  # type: ignore[import-not-found]
+    import yaml
+
+    for path in sorted(Path(folder).rglob("*.yaml")):
+        if path.name == "kustomization.yaml":
+            continue
+        manifest = yaml.safe_load(path.read_text(encoding="utf-8"))
+        try:
+            validator.validate(manifest, version, strict=True)
+            continue
+        except validator.ValidationError as error:
+            where = ".".join(map(str, error.path))
+            message = f"{where}: {error.message}" if where else error.message
+        except validator.SchemaNotFoundError as error:
+            message = f"there is no schema of Kubernetes {version} for it: {error}"
+        yield {
+            "checker": "kubernetes-validate",
+            "check": "schema",
+            "folder": folder,
+            "file": str(path.relative_to(folder)),
+            "resource": f"{manifest.get('kind')} {manifest.get('metadata', {}).get('name')}",
+            "message": message,
+            "exception": None,
+        }
+
+
+def main(version: str, folders: list[str]) -> None:
+    """Run both over all folders."""
+    logging.disable(logging.WARNING)
+    said = [one for folder in folders for one in (*checkov(folder), *kubernetes_validate(folder, version))]
+    json.dump(said, sys.stdout)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2:])

@@ -1,0 +1,41 @@
+"""Exceptions from the independent checkers, made on the object that they are about, each with its reason beside it.
+
+    annotations=exceptions(kube_score={"container-image-pull-policy": "a digest means one content"})
+
+Whoever reads the object, in the cluster or in a rendered file, sees which check it is exempt from and why; whoever
+removes it from the code removes the exception with it. `infra.checkers` counts one without a reason as a fault.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from switchboard.labels import DOMAIN
+
+IGNORED = "kube-score/ignore"
+REASON = f"kube-score.{DOMAIN}/"
+"""Before the name of a check: why kube-score is told to leave it out, which its own annotation has no room for."""
+
+
+def exceptions(
+    *, checkov: Mapping[str, str] | None = None, kube_score: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """The annotations by which an object is exempt from these checks (check → reason).
+
+    >>> exceptions(checkov={"CKV_K8S_38": "it watches pods"}, kube_score={"pod-probes-identical": "it has one path"})
+    {'checkov.io/skip1': 'CKV_K8S_38=it watches pods', 'kube-score/ignore': 'pod-probes-identical', \
+'kube-score.switchboard.dev/pod-probes-identical': 'it has one path'}
+    """
+    found = {
+        f"checkov.io/skip{number}": f"{check}={why}"
+        for number, (check, why) in enumerate(sorted((checkov or {}).items()), 1)
+    }
+    if kube_score:
+        found[IGNORED] = ",".join(sorted(kube_score))
+        found |= {REASON + check: why for check, why in sorted(kube_score.items())}
+    return found
+
+
+def kube_score_reason(check: str, annotations: Mapping[str, str]) -> str | None:
+    """Why an object with these annotations is exempt from a check of kube-score's; None where it says nothing."""
+    return annotations.get(REASON + check) or None

@@ -1,0 +1,29 @@
+"""What the parts of a stack file have in common: strictness, and the shapes of their values."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$")]
+"""A DNS label of at most 32 characters."""
+Quantity = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti)?$")]
+"""A Kubernetes quantity: `500m`, `512Mi`."""
+Count = Annotated[int, Field(strict=True)]
+"""A whole number as YAML writes one: neither `true` nor `"3"` is."""
+Host = Annotated[
+    str,
+    Field(
+        pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*$", max_length=200
+    ),
+]
+"""A host's DNS name, or an IPv4 address."""
+Image = Annotated[str, Field(min_length=1, pattern=r"^\S+$")]
+"""A container image; outside the embedded cloud with its digest (`infra/policy` sees to that)."""
+
+
+class Strict(BaseModel):
+    """Unknown keys are errors, and what was read stays as it is."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)

@@ -1,0 +1,327 @@
+"""The rules, each a pure function from an object and its stack to what is wrong with it.
+
+Every rule refuses what it can't judge for want of a label, since a forgotten label is the likeliest mistake; only
+what a preview doesn't know yet is left to the update. Everything here is read by a person at `pulumi preview`, so a
+violation names the resource, the reason and what to change.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from infra.policy.manifest import (
+    UNKNOWN,
+    WORKLOADS,
+    Manifest,
+    annotation,
+    containers,
+    get,
+    items,
+    label,
+    pod_spec,
+    pod_template,
+    text,
+)
+from infra.policy.recovery import RECOVERY_S, budget
+from switchboard import labels
+from switchboard.data import DataClass, parse_regions
+
+CARRIERS = WORKLOADS | {"ConfigMap", "Secret", "PersistentVolumeClaim"}
+"""The kinds that hold or see data, and so say of which class."""
+
+_DIGEST = re.compile(r"@sha256:[0-9a-f]{64}\Z")
+
+
+@dataclass(frozen=True)
+class Site:
+    """What the stack file says of a site."""
+
+    role: str
+    region: str
+    embedded: bool = False
+
+
+@dataclass(frozen=True)
+class Subject:
+    """An object on its way to a site; `site` is its provider's name, `sites` are those of the stack."""
+
+    manifest: Manifest
+    site: str | None
+    sites: Mapping[str, Site] = field(default_factory=dict)
+
+    @property
+    def kind(self) -> str:
+        return text(self.manifest, "kind") or "object"
+
+    @property
+    def title(self) -> str:
+        """Such as `Deployment switchboard-core/mlflow of site private`."""
+        names = (text(self.manifest, "metadata", key) for key in ("namespace", "name"))
+        return f"{self.kind} {'/'.join(filter(None, names)) or '(unnamed)'} of site {self.site or '(none)'}"
+
+    @property
+    def facts(self) -> Site | None:
+        return self.sites.get(self.site or "")
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Why an object is refused, and what to change."""
+
+    reason: str
+    mend: str
+
+
+@dataclass(frozen=True)
+class Violation:
+    """A rule that an object breaks."""
+
+    rule: str
+    resource: str
+    reason: str
+    mend: str
+
+    def __str__(self) -> str:
+        return f"{self.resource}: {self.reason}\n  → {self.mend}"
+
+
+Rule = Callable[[Subject], Iterator[Fault]]
+
+
+def private_data(subject: Subject) -> Iterator[Fault]:
+    """Data of a class that must stay private never goes to a public site."""
+    if subject.kind not in CARRIERS:
+        return
+    own, facts = label(subject.manifest, labels.SITE_ROLE), subject.facts
+    if facts is not None and isinstance(own, str) and own != facts.role:
+        yield Fault(
+            f"its label {labels.SITE_ROLE} says {own}, but the stack file makes the site {facts.role}",
+            "take the labels from its namespace: `metadata=namespace.meta(...)`",
+        )
+    role = facts.role if facts is not None else own
+    for where, value in _classes(subject):
+        if value is None:
+            yield Fault(
+                f"{where} doesn't say of which class its data is",
+                f"label it {labels.DATA_CLASS}: {', '.join(DataClass)}",
+            )
+        elif (known := _data_class(value)) is None:
+            yield Fault(
+                f"{where} is of the data class {value!r}, which isn't one",
+                f"use one of {', '.join(DataClass)}",
+            )
+        elif known.must_stay_private and role not in ("private", UNKNOWN):
+            yield Fault(
+                f"{where} holds {known} data, which must stay in private sites, and its site is {role or 'none'}",
+                "keep it in the private site, or mask the data and label what is left `customer`",
+            )
+
+
+def data_region(subject: Subject) -> Iterator[Fault]:
+    """Data that is bound to regions is in none but those."""
+    if subject.kind == "Namespace" and subject.facts is not None:
+        own = label(subject.manifest, labels.REGION)
+        if own not in (subject.facts.region, UNKNOWN):
+            yield Fault(
+                f"it says that it is in region {own or '(none)'}, but its site is in {subject.facts.region}",
+                f"label it {labels.REGION}: {subject.facts.region}",
+            )
+    if subject.kind not in CARRIERS:
+        return
+    template = pod_template(subject.manifest)
+    for where, part in _parts(subject):
+        known = _data_class(label(part, labels.DATA_CLASS))
+        if known is None or not known.bound_to_regions:
+            continue
+        stated = annotation(part, labels.DATA_REGIONS)
+        if stated is UNKNOWN:
+            continue
+        allowed = parse_regions(stated) if isinstance(stated, str) else frozenset()
+        if not allowed:
+            yield Fault(
+                f"{where} holds {known} data and doesn't say in which regions it may be",
+                f"annotate it {labels.DATA_REGIONS}: the regions, by commas (`dataRegions` of the stack file)",
+            )
+            continue
+        region = label(template, labels.REGION) if template is not None else None
+        if region is None and subject.facts is not None:
+            region = subject.facts.region
+        if region is None:
+            yield Fault(
+                f"{where} holds {known} data for {', '.join(sorted(allowed))} and doesn't say in which region it is",
+                f"label its pods {labels.REGION}",
+            )
+        elif region is not UNKNOWN and region not in allowed:
+            yield Fault(
+                f"{where} holds {known} data that may be in {', '.join(sorted(allowed))} only, and is in {region}",
+                "place it in one of these regions; a wider list of `dataRegions` is for who answers for the data",
+            )
+
+
+def container_user(subject: Subject) -> Iterator[Fault]:
+    """No container may run as root, or become it."""
+    spec = pod_spec(subject.manifest)
+    if spec is None:
+        return
+    for container in containers(spec):
+        own = get(container.spec, "securityContext")
+        if own is UNKNOWN:
+            continue
+        for key in ("runAsNonRoot", "runAsUser"):
+            value = get(own, key)
+            if value is None:
+                value = get(spec, "securityContext", key)
+            if key == "runAsNonRoot" and value is not True and value is not UNKNOWN:
+                yield Fault(
+                    f"{container.title} may run as root",
+                    "set `runAsNonRoot: true` in the pod's security context (`_pod.security()`)",
+                )
+            if key == "runAsUser" and value == 0 and value is not False:
+                yield Fault(f"{container.title} runs as user 0, which is root", "give it another `runAsUser`")
+        if get(own, "privileged") is True:
+            yield Fault(f"{container.title} is privileged", "remove `privileged`")
+        if get(own, "allowPrivilegeEscalation") not in (False, UNKNOWN):
+            yield Fault(
+                f"{container.title} may gain privileges (a program of root's with the setuid bit)",
+                "set `allowPrivilegeEscalation: false` (`_pod.container_security()`)",
+            )
+
+
+def container_limits(subject: Subject) -> Iterator[Fault]:
+    """Every container has limits of CPU and memory."""
+    spec = pod_spec(subject.manifest)
+    if spec is None:
+        return
+    for container in containers(spec):
+        if container.role == "ephemeral container":  # Kubernetes gives these no resources of their own
+            continue
+        missing = [
+            name
+            for name in ("cpu", "memory")
+            if get(container.spec, "resources", "limits", name) in (None, "", "0", 0)
+            # Limits of the whole pod bound each of its containers.
+            and get(spec, "resources", "limits", name) in (None, "", "0", 0)
+        ]
+        if missing:
+            yield Fault(
+                f"{container.title} has no limit of {' and '.join(missing)}",
+                f"set {', '.join(f'resources.limits.{name}' for name in missing)}",
+            )
+
+
+def image_digest(subject: Subject) -> Iterator[Fault]:
+    """Outside the embedded cloud an image is named by its digest."""
+    spec = pod_spec(subject.manifest)
+    if spec is None or (subject.facts is not None and subject.facts.embedded):
+        return
+    named = [(one.title, get(one.spec, "image")) for one in containers(spec)]
+    named += [
+        (f"volume {text(one, 'name')}", get(one, "image", "reference"))
+        for one in items(spec, "volumes")
+        if get(one, "image") is not None
+    ]
+    for title, image in named:
+        if image is not UNKNOWN and not (isinstance(image, str) and _DIGEST.search(image)):
+            yield Fault(
+                f"{title} has the image {image}, whose contents may change under its tag",
+                "name it by its digest in the stack file: `registry/name@sha256:…`",
+            )
+
+
+def rbac_wildcards(subject: Subject) -> Iterator[Fault]:
+    """No role allows everything of something, and nobody is bound to cluster-admin."""
+    if subject.kind in ("Role", "ClusterRole"):
+        for index, rule in enumerate(items(subject.manifest, "rules")):
+            for key in ("verbs", "resources", "apiGroups", "nonResourceURLs"):
+                if wide := [value for value in items(rule, key) if isinstance(value, str) and "*" in value]:
+                    yield Fault(
+                        f"rules[{index}].{key} holds the wildcard {', '.join(map(repr, wide))}",
+                        f"name the {key} that are needed, each",
+                    )
+    binds = subject.kind in ("RoleBinding", "ClusterRoleBinding")
+    if binds and text(subject.manifest, "roleRef", "name") == "cluster-admin":
+        yield Fault("it binds to cluster-admin, which may do everything", "bind to a role of its own")
+
+
+def recovery_budget(subject: Subject) -> Iterator[Fault]:
+    """A workload is back within 5 min of the loss of its node, by its own time limits."""
+    found = budget(subject.manifest)
+    if found is None:
+        return
+    total = found.total_s
+    if total is None or total > RECOVERY_S:
+        allowed = "nothing bounds its recovery" if total is None else f"its recovery may take {total} s"
+        yield Fault(
+            f"{allowed} ({found}), and the promise is {RECOVERY_S} s",
+            "shorten the longest: tolerationSeconds of not-ready and unreachable (300 where none is stated), "
+            "terminationGracePeriodSeconds, the startup probe",
+        )
+
+
+RULES: dict[str, Rule] = {
+    rule.__name__.replace("_", "-"): rule
+    for rule in (
+        private_data,
+        data_region,
+        container_user,
+        container_limits,
+        image_digest,
+        rbac_wildcards,
+        recovery_budget,
+    )
+}
+"""The rules by name."""
+
+
+def violations(subjects: Iterable[Subject]) -> list[Violation]:
+    """All that is wrong with these objects, object by object."""
+    return [
+        Violation(name, subject.title, fault.reason, fault.mend)
+        for subject in subjects
+        for name, rule in RULES.items()
+        for fault in rule(subject)
+    ]
+
+
+def sites_of(document: Any) -> dict[str, Site]:
+    """The sites of a stack file's `switchboard:sites`; what isn't a site there is left out: rules refuse then."""
+    return {
+        str(site["name"]): Site(str(site.get("role")), str(site.get("region")), "embedded" in site)
+        for site in (document if isinstance(document, list) else [])
+        if isinstance(site, Mapping) and "name" in site
+    }
+
+
+def _parts(subject: Subject) -> Iterator[tuple[str, Any]]:
+    """The object and its pods, each with its name for a message; once where both say the same."""
+    template = pod_template(subject.manifest)
+    if template is None or subject.kind == "Pod":
+        yield "it", subject.manifest
+    elif _about_data(template) == _about_data(subject.manifest):
+        yield "it", template
+    else:
+        yield "it", subject.manifest
+        yield "its pod template", template
+
+
+def _about_data(part: Any) -> tuple[Any, Any]:
+    return label(part, labels.DATA_CLASS), annotation(part, labels.DATA_REGIONS)
+
+
+def _classes(subject: Subject) -> Iterator[tuple[str, Any]]:
+    """What the parts of an object say of their data, as far as it is known."""
+    for where, part in _parts(subject):
+        value = label(part, labels.DATA_CLASS)
+        if value is not UNKNOWN:
+            yield where, value
+    for claim in items(subject.manifest, "spec", "volumeClaimTemplates"):
+        value = label(claim, labels.DATA_CLASS)
+        if value is not UNKNOWN and value is not None:  # a claim without one is of its workload's
+            yield f"its claim template {text(claim, 'metadata', 'name')}", value
+
+
+def _data_class(value: Any) -> DataClass | None:
+    return DataClass(value) if isinstance(value, str) and value in set(DataClass) else None

@@ -1,0 +1,68 @@
+"""The Job that brings MLflow's database to the schema of the MLflow that is installed: `python -m models.database`.
+
+MLflow's servers refuse a database of another schema, and make an empty one's tables themselves: two at once get in
+each other's way. So this runs once, before the servers. It can be run again, after any interruption.
+The database is named by $MLFLOW_BACKEND_STORE_URI, with its password, so neither is an argument that others can read.
+Exit codes: 0 the schema is right, 1 not (the log's last line says why).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+
+from switchboard.errors import SwitchboardError
+
+VARIABLE = "MLFLOW_BACKEND_STORE_URI"
+
+log = logging.getLogger("models.database")
+
+
+def upgrade(url: str) -> None:
+    """Make or migrate the tables.
+
+    Raises:
+        SwitchboardError: the database can't be reached or migrated; the password is not in the message.
+    """
+    import mlflow.db
+    import sqlalchemy
+    import sqlalchemy.exc
+    from mlflow.exceptions import MlflowException
+
+    try:
+        shown = sqlalchemy.make_url(url).render_as_string(hide_password=True)
+    except sqlalchemy.exc.ArgumentError:
+        raise SwitchboardError(f"${VARIABLE} is not the URL of a database") from None
+    try:
+        mlflow.db.upgrade.callback(url)
+    except (sqlalchemy.exc.SQLAlchemyError, MlflowException, OSError) as error:
+        reason = " ".join(_reason(error).replace(url, shown).split())[:500]
+        raise SwitchboardError(f"{shown} could not be brought to MLflow's schema: {reason}") from None
+
+
+def _reason(error: Exception) -> str:
+    """The database's own words where there are any: SQLAlchemy's are those and a page of SQL."""
+    original = getattr(error, "orig", None) or error
+    fields = original.args[0] if original.args else None
+    return str(fields["M"]) if isinstance(fields, dict) and "M" in fields else str(original)
+
+
+def main() -> int:
+    logging.basicConfig(
+        level=logging.INFO, stream=sys.stdout, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    url = os.environ.get(VARIABLE)
+    try:
+        if not url:
+            raise SwitchboardError(f"${VARIABLE} is not set", "it is the URL of MLflow's database")
+        upgrade(url)
+    except SwitchboardError as error:
+        log.error("%s", error)
+        return 1
+    log.info("the database has MLflow's schema")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

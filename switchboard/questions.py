@@ -1,0 +1,82 @@
+"""A customer's question to the chat service, as its callers put it: one turn, over plain HTTP.
+
+What goes wrong is told apart: a server's refusal (`Refused`), and no answer at all (`NoAnswer`). Whether to ask again,
+and what to tell a person, is the caller's to decide.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import urllib.error
+import urllib.request
+import uuid
+from dataclasses import dataclass
+from typing import Any
+
+PATH = "/v1/chat"
+
+
+class Refused(Exception):
+    """The server's refusal: HTTP `status` and its own words (`body`, as they came)."""
+
+    def __init__(self, status: int, body: str) -> None:
+        super().__init__(f"{status} {body}".strip())
+        self.status = status
+        self.body = body
+
+    @property
+    def reason(self) -> str:
+        """The service's message where the body is its own, else the body."""
+        try:
+            return str(json.loads(self.body)["error"]["message"])
+        except (ValueError, KeyError, TypeError):
+            return self.body[:200] or "no reason given"
+
+
+class NoAnswer(Exception):
+    """Nobody answered in time, or with something that isn't JSON."""
+
+
+@dataclass(frozen=True)
+class Answered:
+    """The answer's body as the service sends it, and how long it took."""
+
+    body: Any
+    seconds: float
+
+
+def put(
+    url: str,
+    text: str,
+    *,
+    language: str | None = None,
+    session: str | None = None,
+    timeout_s: float = 10.0,
+) -> Answered:
+    """POST one question to the gateway or replica at `url` (http or https, the caller has checked it).
+
+    It has an idempotency key of its own, so that a gateway that tries another replica has it answered once.
+
+    Raises:
+        Refused: an HTTP status of 400 or more.
+        NoAnswer: refused, timed out, broken off, or no JSON.
+    """
+    body = {"text": text} if language is None else {"text": text, "language": language}
+    request = urllib.request.Request(  # noqa: S310 - the caller has checked the scheme
+        url.rstrip("/") + PATH,
+        data=json.dumps(body).encode(),
+        headers={
+            "Content-Type": "application/json",
+            "X-Session-Id": session or uuid.uuid4().hex,
+            "Idempotency-Key": uuid.uuid4().hex,
+        },
+    )
+    started = time.monotonic()
+    try:
+        with urllib.request.urlopen(request, timeout=timeout_s) as response:  # noqa: S310
+            return Answered(json.load(response), time.monotonic() - started)
+    except urllib.error.HTTPError as error:
+        raise Refused(error.code, error.read(2000).decode(errors="replace").strip()) from None
+    except (OSError, ValueError) as error:
+        raise NoAnswer(str(getattr(error, "reason", None) or error)) from None

@@ -1,0 +1,155 @@
+"""The sum of a workload's time limits, by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from infra.policy.manifest import UNKNOWN
+from infra.policy.recovery import budget
+from switchboard import labels
+
+LOST = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
+
+
+def tolerations(seconds: int | None, keys: tuple[str, ...] = LOST) -> list[dict[str, Any]]:
+    given = {} if seconds is None else {"tolerationSeconds": seconds}
+    return [{"key": key, "operator": "Exists", "effect": "NoExecute", **given} for key in keys]
+
+
+def workload(
+    kind: str = "Deployment",
+    *,
+    pod: dict[str, Any] | None = None,
+    container: dict[str, Any] | None = None,
+    tier: str = "core",
+    **spec: Any,
+) -> dict[str, Any]:
+    inner = {
+        "tolerations": tolerations(30),
+        "containers": [{"name": "a", **(container or {})}],
+        **(pod or {}),
+    }
+    return {
+        "kind": kind,
+        "spec": {"template": {"metadata": {"labels": {labels.TIER: tier}}, "spec": inner}, **spec},
+    }
+
+
+STARTS_IN_60 = {"startupProbe": {"periodSeconds": 1, "failureThreshold": 60}}
+PARALLEL = {"podManagementPolicy": "Parallel"}
+
+CASES: dict[str, tuple[dict[str, Any], int | None]] = {
+    "nothing but the loss itself": (workload(), 50 + 30),
+    "Kubernetes' own tolerations": (workload(pod={"tolerations": []}), 50 + 300),
+    "one of the two is not enough": (workload(pod={"tolerations": tolerations(30, LOST[:1])}), 50 + 300),
+    "of two for one taint the shorter": (
+        workload(pod={"tolerations": [*tolerations(200), *tolerations(20)]}),
+        50 + 20,
+    ),
+    "a toleration of everything, for good": (workload(pod={"tolerations": [{"operator": "Exists"}]}), None),
+    "a toleration for good": (workload(pod={"tolerations": tolerations(None)}), None),
+    "a negative time is none": (workload(pod={"tolerations": tolerations(-5)}), 50),
+    "a toleration of another effect is none": (
+        workload(pod={"tolerations": [{**one, "effect": "NoSchedule"} for one in tolerations(5)]}),
+        350,
+    ),
+    "a toleration of a value that the taint hasn't": (
+        workload(pod={"tolerations": [{"key": key, "value": "x", "tolerationSeconds": 5} for key in LOST]}),
+        350,
+    ),
+    "the startup probe": (workload(container=STARTS_IN_60), 80 + 60),
+    "the liveness probe, where there is no startup probe": (
+        workload(container={"livenessProbe": {"initialDelaySeconds": 7}}),
+        80 + 7 + 10 * 3,
+    ),
+    "the startup probe before the liveness probe": (
+        workload(container={**STARTS_IN_60, "livenessProbe": {"initialDelaySeconds": 100}}),
+        80 + 60,
+    ),
+    "readiness: a delay, and successes in a row": (
+        workload(
+            container={
+                "readinessProbe": {"initialDelaySeconds": 5, "successThreshold": 3, "periodSeconds": 2}
+            }
+        ),
+        80 + 5 + 2 * 2,
+    ),
+    "the slowest container": (
+        workload(pod={"containers": [{"name": "a"}, {"name": "b", **STARTS_IN_60}]}),
+        80 + 60,
+    ),
+    "sidecars start one after another, before": (
+        workload(
+            pod={"initContainers": [{"restartPolicy": "Always", **STARTS_IN_60}] * 2 + [{"name": "init"}]},
+            container=STARTS_IN_60,
+        ),
+        80 + 60 * 3,
+    ),
+    "minReadySeconds": (workload(minReadySeconds=15), 80 + 15),
+    "a rolling update waits for no end": (workload(pod={"terminationGracePeriodSeconds": 100}), 80),
+    "Recreate waits for the end": (
+        workload(pod={"terminationGracePeriodSeconds": 100}, strategy={"type": "Recreate"}),
+        80 + 100,
+    ),
+    "a StatefulSet does too, 30 s where none is stated": (workload("StatefulSet", **PARALLEL), 80 + 30),
+    "a StatefulSet in turn": (
+        workload("StatefulSet", container=STARTS_IN_60, replicas=3),
+        80 + 30 + 3 * 60,
+    ),
+    "a StatefulSet at once": (
+        workload("StatefulSet", container=STARTS_IN_60, replicas=3, **PARALLEL),
+        80 + 30 + 60,
+    ),
+    "an edge's pod stays with its node": (
+        workload(tier="edge", pod={"tolerations": [{"operator": "Exists"}]}, container=STARTS_IN_60),
+        60,
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_sum(case: str) -> None:
+    manifest, expected = CASES[case]
+    found = budget(manifest)
+    assert found is not None
+    assert found.total_s == expected, str(found)
+
+
+@pytest.mark.parametrize(
+    "manifest",
+    [
+        {"kind": "Job", "spec": {"template": {"spec": {"containers": []}}}},
+        {"kind": "DaemonSet", "spec": {"template": {"spec": {"containers": []}}}},
+        workload(pod={"tolerations": UNKNOWN}),
+        workload(container={"startupProbe": UNKNOWN}),
+        workload(container={"startupProbe": {"periodSeconds": UNKNOWN}}),
+        workload(minReadySeconds=UNKNOWN),
+        {"kind": "Deployment", "spec": UNKNOWN},
+    ],
+)
+def test_what_is_not_judged(manifest: dict[str, Any]) -> None:
+    assert budget(manifest) is None
+
+
+def test_the_parts_are_shown_in_order() -> None:
+    found = budget(workload(container=STARTS_IN_60))
+    assert str(found) == "node grace 50 + toleration 30 + startup 60"
+    forever = budget(workload(pod={"tolerations": tolerations(None)}))
+    assert str(forever) == "node grace 50 + toleration for ever"
+
+
+@given(st.integers(0, 400), st.integers(1, 60), st.integers(1, 60), st.integers(0, 60))
+def test_no_limit_that_grows_makes_it_shorter(toleration: int, period: int, failures: int, more: int) -> None:
+    def total(extra: int) -> int:
+        probe = {"periodSeconds": period, "failureThreshold": failures + extra}
+        pod = {"tolerations": tolerations(toleration + extra)}
+        found = budget(workload(pod=pod, container={"startupProbe": probe}))
+        assert found is not None and found.total_s is not None
+        return found.total_s
+
+    assert total(0) == 50 + toleration + period * failures
+    assert total(more) >= total(0)

@@ -1,0 +1,364 @@
+"""Each rule: what it refuses and what it lets pass, as tables of cases."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from infra.policy.manifest import UNKNOWN
+from infra.policy.rules import RULES, Site, Subject, sites_of, violations
+from switchboard import labels
+
+SITES = {
+    "private": Site("private", "cn-shanghai"),
+    "public": Site("public", "cn-shenzhen"),
+    "embedded": Site("public", "cn-shenzhen", embedded=True),
+}
+DIGEST = "registry.bank.example/chat@sha256:" + 64 * "0"
+MISSING = object()
+
+
+def deployment(**changes: Any) -> dict[str, Any]:
+    """A Deployment that no rule refuses, with `changes` by dotted path (`MISSING` removes; `c.` is the container)."""
+    about = {labels.DATA_CLASS: "internal", labels.SITE_ROLE: "public", labels.REGION: "cn-shenzhen"}
+    lost = [
+        {"key": f"node.kubernetes.io/{why}", "operator": "Exists", "tolerationSeconds": 30} for why in LOST
+    ]
+    container = {
+        "name": "app",
+        "image": DIGEST,
+        "securityContext": {"allowPrivilegeEscalation": False},
+        "resources": {"limits": {"cpu": "1", "memory": "1Gi"}},
+    }
+    spec = {"securityContext": {"runAsNonRoot": True}, "containers": [container], "tolerations": lost}
+    found: dict[str, Any] = {
+        "kind": "Deployment",
+        "metadata": {"name": "chat", "namespace": "serving", "labels": dict(about), "annotations": {}},
+        "spec": {"template": {"metadata": {"labels": dict(about), "annotations": {}}, "spec": spec}},
+    }
+    places = {"c": container, "pod": spec, "m": found["metadata"], "t": found["spec"]["template"]["metadata"]}
+    for path, value in changes.items():
+        first, *rest = path.split("__")
+        at = places[first]
+        for key in rest[:-1]:
+            at = at.setdefault(key, {})
+        if value is MISSING:
+            at.pop(rest[-1], None)
+        else:
+            at[rest[-1]] = value
+    return found
+
+
+LOST = ("not-ready", "unreachable")
+
+
+def both(data: Any, regions: str | None = None, region: Any = "cn-shenzhen") -> dict[str, Any]:
+    """A Deployment that holds `data`, and so do its pods."""
+    found = deployment()
+    for part in (found["metadata"], found["spec"]["template"]["metadata"]):
+        part["labels"] = {labels.SITE_ROLE: "public", labels.REGION: region, labels.DATA_CLASS: data}
+        part["annotations"] = {labels.DATA_REGIONS: regions} if regions is not None else {}
+    return found
+
+
+def simple(kind: str, **more: Any) -> dict[str, Any]:
+    return {"kind": kind, "metadata": {"name": "x", "labels": more.pop("labels", {})}, **more}
+
+
+def broken(manifest: dict[str, Any], site: str | None = "public") -> dict[str, list[str]]:
+    """Rule → reasons."""
+    found: dict[str, list[str]] = {}
+    for violation in violations([Subject(manifest, site, SITES)]):
+        found.setdefault(violation.rule, []).append(violation.reason)
+    return found
+
+
+RULE = [{"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]}]
+CUSTOMER = {labels.DATA_CLASS: "customer"}
+
+PASSES = {
+    "a careful workload": (deployment(), "public"),
+    "restricted data in a private site": (both("restricted", "cn-shenzhen") | {"x": 0}, "private"),
+    "customers' data in its region": (both("customer", "cn-shenzhen, cn-beijing"), "public"),
+    "an edge in a region of its own": (both("customer", "cn-beijing", region="cn-beijing"), "public"),
+    "a region that isn't known yet": (both("customer", "cn-beijing", region=UNKNOWN), "public"),
+    "a class that isn't known yet": (both(UNKNOWN), "public"),
+    "a kind that holds no data": (simple("Service"), "public"),
+    "a ConfigMap of configuration": (simple("ConfigMap", labels={labels.DATA_CLASS: "internal"}), "public"),
+    "a namespace in its site's region": (
+        simple("Namespace", labels={labels.REGION: "cn-shenzhen"}),
+        "public",
+    ),
+    "runAsNonRoot of the container alone": (
+        deployment(pod__securityContext={}, c__securityContext__runAsNonRoot=True),
+        "public",
+    ),
+    "user that isn't known yet": (deployment(pod__securityContext=UNKNOWN), "public"),
+    "container security that isn't known yet": (deployment(c__securityContext=UNKNOWN), "public"),
+    "limits of the whole pod": (
+        deployment(c__resources={}, pod__resources={"limits": {"cpu": "1", "memory": "1Gi"}}),
+        "public",
+    ),
+    "limits that aren't known yet": (deployment(c__resources={"limits": UNKNOWN}), "public"),
+    "an ephemeral container without limits": (
+        deployment(
+            pod__ephemeralContainers=[
+                {"name": "d", "image": DIGEST, "securityContext": {"allowPrivilegeEscalation": False}}
+            ]
+        ),
+        "public",
+    ),
+    "a tag in the embedded cloud": (deployment(c__image="chat:1.0"), "embedded"),
+    "an image that isn't known yet": (deployment(c__image=UNKNOWN), "public"),
+    "a narrow role": (simple("Role", rules=RULE), "public"),
+    "rules that aren't known yet": (simple("ClusterRole", rules=UNKNOWN), "public"),
+    "a binding to a role of its own": (simple("RoleBinding", roleRef={"name": "gateway"}), "public"),
+    "a spec that isn't known yet": (
+        {
+            **deployment(),
+            "spec": UNKNOWN,
+            "metadata": {"name": "x", "labels": {labels.DATA_CLASS: "internal"}},
+        },
+        "public",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", PASSES)
+def test_what_passes(case: str) -> None:
+    manifest, site = PASSES[case]
+    if site == "private":
+        for part in (manifest["metadata"], manifest["spec"]["template"]["metadata"]):
+            part["labels"][labels.SITE_ROLE] = "private"
+    assert broken(manifest, site) == {}
+
+
+REFUSED: list[tuple[str, dict[str, Any], str | None, str]] = [
+    (
+        "private-data",
+        both("restricted", "cn-shenzhen"),
+        "public",
+        "must stay in private sites, and its site is public",
+    ),
+    ("private-data", both("restricted", "cn-shenzhen"), None, "its site is public"),
+    (
+        "private-data",
+        deployment(
+            t__labels={labels.DATA_CLASS: "restricted"}, t__annotations={labels.DATA_REGIONS: "cn-shenzhen"}
+        ),
+        "public",
+        "its pod template holds restricted",
+    ),
+    (
+        "private-data",
+        deployment(m__labels=MISSING, t__labels=MISSING),
+        "public",
+        "doesn't say of which class",
+    ),
+    ("private-data", simple("Secret"), "private", "doesn't say of which class"),
+    ("private-data", simple("PersistentVolumeClaim"), "private", "doesn't say of which class"),
+    ("private-data", both("secret"), "public", "'secret', which isn't one"),
+    (
+        "private-data",
+        simple("ConfigMap", labels={labels.DATA_CLASS: "internal", labels.SITE_ROLE: "private"}),
+        "public",
+        "says private, but the stack file makes the site public",
+    ),
+    (
+        "private-data",
+        {
+            **simple("StatefulSet", labels={labels.DATA_CLASS: "internal"}),
+            "spec": {
+                "volumeClaimTemplates": [
+                    {"metadata": {"name": "words", "labels": {labels.DATA_CLASS: "restricted"}}}
+                ]
+            },
+        },
+        "public",
+        "its claim template words holds restricted",
+    ),
+    (
+        "data-region",
+        both("customer", "cn-beijing"),
+        "public",
+        "may be in cn-beijing only, and is in cn-shenzhen",
+    ),
+    ("data-region", both("customer"), "public", "doesn't say in which regions it may be"),
+    ("data-region", both("customer", " , "), "public", "doesn't say in which regions it may be"),
+    (
+        "data-region",
+        {
+            **simple("ConfigMap"),
+            "metadata": {"labels": CUSTOMER, "annotations": {labels.DATA_REGIONS: "cn-beijing"}},
+        },
+        "public",
+        "is in cn-shenzhen",
+    ),
+    (
+        "data-region",
+        {
+            **simple("ConfigMap"),
+            "metadata": {"labels": CUSTOMER, "annotations": {labels.DATA_REGIONS: "cn-beijing"}},
+        },
+        None,
+        "doesn't say in which region it is",
+    ),
+    (
+        "data-region",
+        simple("Namespace", labels={labels.REGION: "mars"}),
+        "public",
+        "its site is in cn-shenzhen",
+    ),
+    ("container-user", deployment(pod__securityContext=MISSING), "public", "container app may run as root"),
+    ("container-user", deployment(c__securityContext__runAsNonRoot=False), "public", "may run as root"),
+    ("container-user", deployment(c__securityContext__runAsUser=0), "public", "runs as user 0"),
+    ("container-user", deployment(pod__securityContext__runAsUser=0), "public", "runs as user 0"),
+    ("container-user", deployment(c__securityContext__privileged=True), "public", "is privileged"),
+    ("container-user", deployment(c__securityContext=MISSING), "public", "may gain privileges"),
+    (
+        "container-user",
+        deployment(
+            pod__initContainers=[{"name": "i", "image": DIGEST, "securityContext": {"runAsNonRoot": False}}]
+        ),
+        "public",
+        "init container i may run as root",
+    ),
+    (
+        "container-user",
+        deployment(
+            pod__ephemeralContainers=[{"name": "d", "image": DIGEST, "securityContext": {"runAsUser": 0}}]
+        ),
+        "public",
+        "ephemeral container d runs as user 0",
+    ),
+    ("container-limits", deployment(c__resources__limits={"cpu": "1"}), "public", "no limit of memory"),
+    ("container-limits", deployment(c__resources=MISSING), "public", "no limit of cpu and memory"),
+    (
+        "container-limits",
+        deployment(c__resources__limits={"cpu": "0", "memory": "1Gi"}),
+        "public",
+        "no limit of cpu",
+    ),
+    (
+        "container-limits",
+        deployment(pod__initContainers=[{"name": "i", "image": DIGEST}]),
+        "public",
+        "init container i has no limit",
+    ),
+    ("image-digest", deployment(c__image="chat:1.0"), "public", "has the image chat:1.0"),
+    ("image-digest", deployment(c__image="chat:1.0"), None, "has the image chat:1.0"),
+    ("image-digest", deployment(c__image="chat@sha256:0123"), "public", "has the image"),
+    ("image-digest", deployment(c__image=MISSING), "public", "has the image None"),
+    (
+        "image-digest",
+        deployment(pod__volumes=[{"name": "model", "image": {"reference": "m:1"}}]),
+        "public",
+        "volume model has the image m:1",
+    ),
+    (
+        "rbac-wildcards",
+        simple("Role", rules=[{**RULE[0], "verbs": ["get", "*"]}]),
+        "public",
+        "rules[0].verbs",
+    ),
+    (
+        "rbac-wildcards",
+        simple("Role", rules=[*RULE, {**RULE[0], "resources": ["*"]}]),
+        "public",
+        "rules[1].resources",
+    ),
+    ("rbac-wildcards", simple("Role", rules=[{**RULE[0], "resources": ["*/scale"]}]), "public", "'*/scale'"),
+    ("rbac-wildcards", simple("ClusterRole", rules=[{**RULE[0], "apiGroups": ["*"]}]), "public", "apiGroups"),
+    (
+        "rbac-wildcards",
+        simple("ClusterRole", rules=[{"nonResourceURLs": ["/metrics/*"], "verbs": ["get"]}]),
+        "public",
+        "'/metrics/*'",
+    ),
+    (
+        "rbac-wildcards",
+        simple("ClusterRoleBinding", roleRef={"kind": "ClusterRole", "name": "cluster-admin"}),
+        "public",
+        "binds to cluster-admin",
+    ),
+    (
+        "recovery-budget",
+        deployment(pod__tolerations=MISSING),
+        "public",
+        "350 s (node grace 50 + toleration 300)",
+    ),
+]
+
+
+@pytest.mark.parametrize(("rule", "manifest", "site", "reason"), REFUSED)
+def test_what_is_refused(rule: str, manifest: dict[str, Any], site: str | None, reason: str) -> None:
+    found = broken(manifest, site)
+    assert any(reason in text for text in found.get(rule, [])), found
+
+
+def test_every_rule_has_cases() -> None:
+    assert {rule for rule, *_ in REFUSED} == set(RULES)
+
+
+def test_a_violation_names_resource_reason_and_mend() -> None:
+    (found,) = violations([Subject(deployment(c__image="chat:1.0"), "public", SITES)])
+    assert str(found).startswith(
+        "Deployment serving/chat of site public: container app has the image chat:1.0"
+    )
+    assert "\n  → name it by its digest" in str(found)
+
+
+def test_one_fault_of_an_object_and_its_pods_is_said_once() -> None:
+    assert len(broken(both("restricted", "cn-shenzhen"))["private-data"]) == 1
+
+
+def _paths(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [path] * bool(path) + [found for key, item in inner for found in _paths(item, (*path, key))]
+
+
+@pytest.mark.parametrize("kind", ["Deployment", "StatefulSet"])
+def test_no_value_that_is_not_known_yet_breaks_a_rule(kind: str) -> None:
+    whole = both("customer", "cn-shenzhen") | {"kind": kind}
+    paths = [path for path in _paths(whole) if path != ("kind",)]
+    assert len(paths) > 30
+    for path in paths:
+        assert broken(_with(whole, path, UNKNOWN)) == {}, path
+
+
+def _with(manifest: dict[str, Any], path: tuple[Any, ...], value: Any) -> dict[str, Any]:
+    changed = copy.deepcopy(manifest)
+    *way, last = path
+    at: Any = changed
+    for key in way:
+        at = at[key]
+    at[last] = value
+    return changed
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-1, 400) | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+    max_leaves=4,
+)
+
+
+@given(st.data())
+def test_a_value_of_any_shape_is_judged_without_a_traceback(data: st.DataObject) -> None:
+    """The API server says that it is malformed; the rules must not fall over it before."""
+    path = data.draw(st.sampled_from(_paths(deployment())))
+    broken(_with(deployment(), path, data.draw(JSON)))
+
+
+def test_the_sites_of_a_stack_file() -> None:
+    document = [
+        {"name": "a", "role": "private", "region": "x", "embedded": {"nodes": []}},
+        {"name": "b", "role": "public", "region": "y", "cluster": {"context": "c"}},
+        "nonsense",
+    ]
+    assert sites_of(document) == {"a": Site("private", "x", embedded=True), "b": Site("public", "y")}
+    assert sites_of(None) == {}
