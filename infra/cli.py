@@ -9,25 +9,12 @@ from typing import Annotated, Literal
 import typer
 
 from infra import render_cli
-from switchboard.paths import DEFAULT_STACK, ROOT
+from infra.stack_option import StackOption, known
+from switchboard.paths import DEFAULT_STACK
 
 app = typer.Typer(no_args_is_help=True, help="What is there: the cloud, its stacks and its tools.")
 
 
-def _stacks() -> list[str]:
-    """For the shell's completion."""
-    return sorted(path.name.split(".")[1] for path in ROOT.glob("Pulumi.*.yaml"))
-
-
-StackOption = Annotated[
-    str,
-    typer.Option(
-        "--stack",
-        envvar="SWITCHBOARD_STACK",
-        help="The stack, as in Pulumi.<stack>.yaml.",
-        autocompletion=_stacks,
-    ),
-]
 OutputOption = Annotated[
     Literal["text", "json"], typer.Option("--output", "-o", help="`json` for other programs.")
 ]
@@ -57,6 +44,7 @@ def down(stack: StackOption = DEFAULT_STACK) -> None:
     from infra.local import cloud
     from switchboard.progress import Progress
 
+    known(stack)
     with Progress() as progress, cloud.exclusive(stack, "switchboard down"):
         pulumi_cli.end_leftovers(stack)
         cloud.down(stack, progress)
@@ -69,6 +57,7 @@ def clean(stack: StackOption = DEFAULT_STACK) -> None:
     from infra.local import cloud
     from switchboard.progress import Progress
 
+    known(stack)
     with Progress() as progress, cloud.exclusive(stack, "switchboard clean"):
         pulumi_cli.end_leftovers(stack)
         cloud.clean(stack, progress)

@@ -29,7 +29,8 @@ def verify(stack: Stack, state: Path, *, applying: bool) -> list[str]:
     Returns warnings: clusters without an `id` in the stack file, which are tolerated unless it is `applying`.
 
     Raises:
-        SwitchboardError: a site is another cluster, can't be reached, or can't be told and would be applied to.
+        SwitchboardError: a site is another cluster, or the same as another site, can't be reached, or can't be told
+            and would be applied to.
     """
     for site in stack.sites:
         if site.embedded is not None:
@@ -40,11 +41,30 @@ def verify(stack: Stack, state: Path, *, applying: bool) -> list[str]:
     kubectl = _kubectl()
     with ThreadPoolExecutor(len(clusters)) as pool:
         found = list(pool.map(lambda one: uid(kubectl, one[1].name, one[2]), clusters))
+    apart([(site, cluster, actual) for (_, site, cluster), actual in zip(clusters, found, strict=True)])
     judged = [
         judge(index, site, cluster, actual, applying=applying)
         for (index, site, cluster), actual in zip(clusters, found, strict=True)
     ]
     return [warning for warning in judged if warning is not None]
+
+
+def apart(found: Sequence[tuple[Site, Cluster, str]]) -> None:
+    """See that no two sites are one cluster, by the UIDs that were found: data that must stay in the private site
+    would be in the public one.
+
+    Raises:
+        SwitchboardError: two are.
+    """
+    first: dict[str, tuple[Site, Cluster]] = {}
+    for site, cluster, actual in found:
+        other, its = first.setdefault(actual, (site, cluster))
+        if other is not site:
+            raise SwitchboardError(
+                f"sites {other.name} and {site.name} are one cluster, {actual}: contexts {its.context} and "
+                f"{cluster.context} lead to it; nothing was sent",
+                "each site is a cluster of its own: correct a `context` in the stack file, or the kubeconfig",
+            )
 
 
 def judge(index: int, site: Site, cluster: Cluster, actual: str, *, applying: bool) -> str | None:

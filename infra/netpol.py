@@ -38,11 +38,12 @@ class Pod:
 
     @classmethod
     def of(cls, manifest: Object, *, ip: str | None = None) -> Pod:
-        """The pod of a manifest, or one of those that a workload's template makes."""
+        """The pod of a manifest, or one of those that a workload's template makes (a CronJob's: its Job's)."""
         meta, spec = manifest["metadata"], manifest["spec"]
+        spec = (spec.get("jobTemplate") or {}).get("spec") or spec
         if "template" in spec:
             template = spec["template"]
-            meta, spec = {**meta, "labels": template["metadata"].get("labels")}, template["spec"]
+            meta, spec = {**meta, "labels": (template.get("metadata") or {}).get("labels")}, template["spec"]
         named = {
             (port.get("protocol", "TCP"), port["name"]): int(port["containerPort"])
             for container in (*(spec.get("initContainers") or ()), *spec["containers"])
@@ -86,7 +87,8 @@ def judge(
     `policies` are the NetworkPolicies of one cluster and `namespaces` its namespaces' labels (each namespace has the
     label `kubernetes.io/metadata.name` in any case, as the API server sees to). At most one end is outside.
     """
-    if source == destination:
+    # Two replicas are alike in all but their addresses.
+    if source is destination or (source == destination and source.ip is not None):
         return Verdict(True, "a pod reaches itself")
     every = tuple(policies)
     for subject, other, direction in (

@@ -22,7 +22,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
-from infra import config, identity, locks, pulumi_output
+from infra import config, identity, locks, pulumi_arguments, pulumi_output
 from infra.local import cloud, processes, toolchain
 from infra.local.layout import SiteLayout
 from infra.plugin.install import install_in_home
@@ -33,11 +33,11 @@ from switchboard.progress import Progress, Step
 PASSPHRASE = "local"  # noqa: S105
 """Of the `local` stack's secrets: it holds none worth keeping; other stacks bring a secrets provider of their own."""
 
-CHANGING = frozenset({"destroy", "dn", "down", "import", "refresh", "up", "update", "watch"})
+CHANGING = frozenset({"destroy", "dn", "down", "import", "refresh", "stack import", "up", "update", "watch"})
 """Pulumi's commands that change a stack, with their aliases."""
 WITHOUT_PROGRAM = frozenset({"destroy", "dn", "down", "import", "refresh"})
 """Those for which Pulumi doesn't run the program, which would look first whether the clusters are the stack's."""
-JUDGED = frozenset({"up", "update", "preview", "pre"})
+JUDGED = frozenset({"up", "update", "preview", "pre", "watch"})
 """Those at which the policies are asked."""
 POLICIES = ROOT / "infra" / "policy"
 
@@ -188,10 +188,12 @@ def run(stack_name: str, tools: toolchain.Toolchain, arguments: Sequence[str]) -
     in order at the first one and at once at the second.
 
     Raises:
-        SwitchboardError: somebody else is at work on the stack; names who. Or a cluster isn't the stack file's.
+        SwitchboardError: somebody else is at work on the stack; names who. Or a cluster isn't the stack file's, or the
+            arguments name another stack.
     """
+    pulumi_arguments.stay_on(stack_name, arguments)
     environ = {**os.environ, **environment(stack_name, tools)}
-    if WITHOUT_PROGRAM & set(arguments):
+    if pulumi_arguments.command(arguments) in WITHOUT_PROGRAM:
         identity.verify(config.load(stack_name), state_dir(stack_name), applying=True)
     with _held(stack_name, arguments):
         command = [str(tools.path("pulumi")), *with_policies(arguments)]
@@ -203,16 +205,17 @@ def run(stack_name: str, tools: toolchain.Toolchain, arguments: Sequence[str]) -
 
 def with_policies(arguments: Sequence[str]) -> list[str]:
     """Pulumi's arguments and the stack's policies, where it makes or shows changes and no pack is named."""
-    named = any(each.startswith("--policy-pack") for each in arguments)
-    if named or not JUDGED & set(arguments):
+    named = any(each.partition("=")[0] == "--policy-pack" for each in arguments)
+    if named or pulumi_arguments.command(arguments) not in JUDGED:
         return list(arguments)
-    return [*arguments, "--policy-pack", str(POLICIES)]
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    return [*arguments[:end], "--policy-pack", str(POLICIES), *arguments[end:]]
 
 
 @contextlib.contextmanager
 def _held(stack_name: str, arguments: Sequence[str]) -> Iterator[None]:
     """The stack's lock where the command changes an embedded stack. What a killed Pulumi left is cleared."""
-    if not CHANGING & set(arguments) or not config.load(stack_name).embedded:
+    if pulumi_arguments.command(arguments) not in CHANGING or not config.load(stack_name).embedded:
         yield
         return
     with cloud.exclusive(stack_name, f"switchboard pulumi -- {shlex.join(arguments)}"):

@@ -177,10 +177,12 @@ def write(rendered: Rendered, out: Path, *, force: bool = False) -> None:
 
     Raises:
         SwitchboardError: `out` is no folder, or holds files that no render of this stack wrote (unless `force`; those
-            are never removed).
+            are never removed), or a link in a file's way leads out of it.
     """
     try:
         earlier = _earlier(rendered.stack, out, force=force)
+        for path in sorted({*earlier, *rendered.files, MARKER}):
+            _refuse_links(out, path)
         for path in sorted(earlier - rendered.files.keys()):
             (out / path).unlink(missing_ok=True)
             _remove_empty((out / path).parent, out)
@@ -220,6 +222,18 @@ def _earlier(stack: str, out: Path, *, force: bool) -> set[str]:
         for path in files
         if not PurePosixPath(path).is_absolute() and ".." not in PurePosixPath(path).parts
     }
+
+
+def _refuse_links(out: Path, path: str) -> None:
+    """What is behind a link isn't a render's to write or remove."""
+    place = out
+    for part in PurePosixPath(path).parts:
+        place /= part
+        if place.is_symlink():
+            raise SwitchboardError(
+                f"{place} is a link: files are written and removed in {out} itself alone",
+                "remove the link, or choose another folder with --out",
+            )
 
 
 def _remove_empty(folder: Path, root: Path) -> None:

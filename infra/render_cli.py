@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from infra.stack_option import StackOption, all_checked
 from switchboard.paths import DEFAULT_STACK
 
 RENDER_EXAMPLES = (
@@ -20,9 +21,6 @@ CHECK_EXAMPLES = (
     "`switchboard infra check --stack production -o json | jq '.[].exceptions'`"
 )
 
-StackOption = Annotated[
-    str, typer.Option("--stack", envvar="SWITCHBOARD_STACK", help="The stack, as in Pulumi.<stack>.yaml.")
-]
 OutputOption = Annotated[
     Literal["text", "json"], typer.Option("--output", "-o", help="`json` for other programs.")
 ]
@@ -59,7 +57,8 @@ def render(
 
 def check(
     stack: Annotated[
-        list[str] | None, typer.Option("--stack", help="A stack; several may be given. All without.")
+        list[str] | None,
+        typer.Option("--stack", help="A stack; several may be given. All without.", callback=all_checked),
     ] = None,
     output: OutputOption = "text",
     prepare: Annotated[

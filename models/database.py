@@ -25,6 +25,8 @@ def upgrade(url: str) -> None:
     Raises:
         SwitchboardError: the database can't be reached or migrated; the password is not in the message.
     """
+    import alembic.util
+    import mlflow
     import mlflow.db
     import sqlalchemy
     import sqlalchemy.exc
@@ -36,9 +38,20 @@ def upgrade(url: str) -> None:
         raise SwitchboardError(f"${VARIABLE} is not the URL of a database") from None
     try:
         mlflow.db.upgrade.callback(url)
+    except alembic.util.CommandError as error:
+        if "Can't locate revision" not in str(error):
+            raise _failed(shown, error, url) from None
+        raise SwitchboardError(
+            f"{shown} is of a newer MLflow than this one, {mlflow.__version__}: {error}",
+            "use an image with that MLflow, or a backup of the database from before: migrations go one way",
+        ) from None
     except (sqlalchemy.exc.SQLAlchemyError, MlflowException, OSError) as error:
-        reason = " ".join(_reason(error).replace(url, shown).split())[:500]
-        raise SwitchboardError(f"{shown} could not be brought to MLflow's schema: {reason}") from None
+        raise _failed(shown, error, url) from None
+
+
+def _failed(shown: str, error: Exception, url: str) -> SwitchboardError:
+    reason = " ".join(_reason(error).replace(url, shown).split())[:500]
+    return SwitchboardError(f"{shown} could not be brought to MLflow's schema: {reason}")
 
 
 def _reason(error: Exception) -> str:

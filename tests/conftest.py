@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import functools
 import io
 import os
+import signal
 import socket
 from collections.abc import Coroutine, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -28,6 +30,10 @@ from switchboard.progress import Progress
 from tests.fixtures_mlflow import mlflow_process, mlflow_server
 
 __all__ = ["mlflow_process", "mlflow_server"]
+
+# A job in the background of a script is born deaf to Ctrl-C, and so would be all that the tests start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 FIRST, LAST = 150, 199
 """127.150-127.199 are the tests' own; each session takes one for its network and Services each."""
@@ -72,6 +78,12 @@ def free_networks(count: int) -> list[str]:
         if len(found) == count:
             return found
     raise RuntimeError(f"no {count} free networks in 127.{FIRST}-127.{LAST}")
+
+
+@functools.cache
+def shared_networks() -> list[str]:
+    """Four for all tests that leave nothing running at their addresses: there are not so many to have."""
+    return free_networks(4)
 
 
 def write_stack(root: Path, stack: str, networks: list[str] | None = None) -> dict[str, str]:

@@ -17,6 +17,9 @@ from typing import Any
 
 Said = dict[str, Any]
 
+_NO_REASON = "No comment provided"
+"""What checkov says for an exception without a reason."""
+
 
 def checkov(folder: str) -> Iterator[Said]:
     """What checkov finds in a site. Its severities come from its vendor's service, so all that it finds counts."""
@@ -26,6 +29,7 @@ def checkov(folder: str) -> Iterator[Said]:
     # A site at a time: checks of how objects relate would find another site's NetworkPolicies.
     report = Runner().run(root_folder=folder, runner_filter=RunnerFilter(framework=["kubernetes"]))
     for record in [*report.failed_checks, *report.skipped_checks]:
+        reason = record.check_result.get("suppress_comment")
         yield {
             "checker": "checkov",
             "check": record.check_id,
@@ -33,7 +37,7 @@ def checkov(folder: str) -> Iterator[Said]:
             "file": record.file_path.lstrip("/"),
             "resource": record.resource,
             "message": record.check_name,
-            "exception": record.check_result.get("suppress_comment"),
+            "exception": "" if reason == _NO_REASON else reason,
         }
     for path in report.parsing_errors:
         yield {

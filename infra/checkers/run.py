@@ -23,8 +23,8 @@ from switchboard.paths import ROOT
 
 Severity = Literal["high", "medium"]
 
-CRITICAL, WARNING = 1, 5
-"""kube-score's grades of what isn't right; 10 is right."""
+WARNING = 5
+"""kube-score's grade of what could be better; below it is critical, 10 is right."""
 
 
 class Finding(BaseModel):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from switchboard.errors import SwitchboardError
 from switchboard.labels import DOMAIN
 
 IGNORED = "kube-score/ignore"
@@ -25,7 +26,16 @@ def exceptions(
     >>> exceptions(checkov={"CKV_K8S_38": "it watches pods"}, kube_score={"pod-probes-identical": "it has one path"})
     {'checkov.io/skip1': 'CKV_K8S_38=it watches pods', 'kube-score/ignore': 'pod-probes-identical', \
 'kube-score.switchboard.dev/pod-probes-identical': 'it has one path'}
+
+    Raises:
+        SwitchboardError: a reason that checkov can't read.
     """
+    for check, why in (checkov or {}).items():
+        if "=" in why:
+            raise SwitchboardError(
+                f'the reason for the exception from {check} has a "=", at which checkov ends',
+                "say it in words",
+            )
     found = {
         f"checkov.io/skip{number}": f"{check}={why}"
         for number, (check, why) in enumerate(sorted((checkov or {}).items()), 1)

@@ -4,12 +4,25 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from infra.local.node import quantities
+
+
+def _more_than_none(value: str) -> str:
+    if quantities.parse(value) == 0:
+        raise ValueError(
+            f"{value} is nothing: a quantity is more than 0 (Kubernetes takes a limit of 0 for none)"
+        )
+    return value
+
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$")]
 """A DNS label of at most 32 characters."""
-Quantity = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti)?$")]
-"""A Kubernetes quantity: `500m`, `512Mi`."""
+Quantity = Annotated[
+    str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti)?$"), AfterValidator(_more_than_none)
+]
+"""A Kubernetes quantity above zero: `500m`, `512Mi`."""
 Count = Annotated[int, Field(strict=True)]
 """A whole number as YAML writes one: neither `true` nor `"3"` is."""
 Host = Annotated[

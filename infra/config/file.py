@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +34,7 @@ def load(stack: str) -> Stack:
     """
     path = stack_file(stack)
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        document = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506 - it is a SafeLoader
     except FileNotFoundError:
         stacks = ", ".join(sorted(p.name.split(".")[1] for p in ROOT.glob("Pulumi.*.yaml"))) or "none"
         raise SwitchboardError(
@@ -45,7 +47,9 @@ def load(stack: str) -> Stack:
             f"{path.name} is not UTF-8: byte {error.object[error.start]:#04x} at position {error.start}"
         ) from None
     except yaml.YAMLError as error:
-        raise SwitchboardError(f"{path.name} is not YAML: {' '.join(str(error).split())}") from None
+        raise SwitchboardError(f"{path.name} is not YAML: {_problem(error)}") from None
+    except _Twice as error:
+        raise SwitchboardError(f"{path.name}: {error}", "keep one of the two") from None
     config = document.get("config") if isinstance(document, dict) else None
     if not isinstance(config, dict):
         raise SwitchboardError(f"{path.name}: it has no `config:` section")
@@ -57,3 +61,30 @@ def load(stack: str) -> Stack:
         elif prefix not in ("pulumi", "kubernetes"):
             raise SwitchboardError(f"{path.name}: unknown key {key}; Switchboard's begin with {PROJECT}:")
     return parse(values, path.name)
+
+
+class _Twice(Exception):
+    pass
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML whose mappings have each key once; by itself PyYAML takes the last and says nothing."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: dict[tuple[str, str], yaml.ScalarNode] = {}
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                continue
+            if (first := seen.setdefault((key.tag, key.value), key)) is not key:
+                lines = f"lines {first.start_mark.line + 1} and {key.start_mark.line + 1}"
+                raise _Twice(f"the key {key.value} is there twice ({lines})")
+        return super().construct_mapping(node, deep)
+
+
+def _problem(error: yaml.YAMLError) -> str:
+    """What is wrong and where, without the text there, which may be a secret."""
+    if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
+        return "it can't be read"
+    # Names of anchors, aliases and tags are text of the file; what is expected (one character, `<stream end>`) isn't.
+    problem = re.sub(r"'[^'<]{2,}'", "'…'", error.problem or "it can't be read")
+    return f"{problem} (line {error.problem_mark.line + 1}, column {error.problem_mark.column + 1})"

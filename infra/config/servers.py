@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import Annotated
+from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
@@ -16,6 +17,8 @@ KINDS = ("chat",)
 
 PARTS = ("gateway", "mlflow", "training")
 """What else runs Switchboard's own image, by the names under which `images.overrides` gives it another."""
+
+_CERTIFICATES = re.compile(r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
 
 
 class Resources(Strict):
@@ -102,18 +105,47 @@ class Database(Strict):
     port: Annotated[Count, Field(ge=1, le=65535)] = 5432
     name: str = Field(default="mlflow", pattern=r"^[a-z_][a-z0-9_]{0,62}$")
     user: str = Field(default="mlflow", pattern=r"^[a-z_][a-z0-9_.-]{0,62}$")
-    ca_certificate: str | None = Field(
-        default=None, alias="caCertificate", pattern=r"^\s*-----BEGIN CERTIFICATE-----"
-    )
-    """The PEM of who signed the server's certificate, where the image's own CAs didn't."""
+    ca_certificate: str | None = Field(default=None, alias="caCertificate")
+    """The PEM of who signed the server's certificate, where the image's own CAs didn't: certificates and nothing else,
+    since a ConfigMap shows it to whoever may read those."""
+
+    @field_validator("ca_certificate")
+    @classmethod
+    def _only_certificates(cls, value: str | None) -> str | None:
+        from cryptography import x509  # here, since few stacks have one and many processes read a stack
+
+        if value is None:
+            return None
+        if "PRIVATE KEY" in value:
+            raise ValueError(
+                "it holds a private key, which is for the server alone: give the certificate without it"
+            )
+        try:
+            x509.load_pem_x509_certificates(value.encode())
+        except ValueError:
+            raise ValueError("it is no certificate in PEM (-----BEGIN CERTIFICATE-----)") from None
+        if _CERTIFICATES.sub("", value).strip():
+            raise ValueError("it holds more than certificates: take the rest out")
+        return value
 
 
 class Artifacts(Strict):
     """An S3-compatible bucket for MLflow's artifacts; its keys are secrets of the stack."""
 
-    endpoint: str = Field(pattern=r"^https?://[^\s/@]+$")
+    endpoint: str = Field(pattern=r"^https?://[A-Za-z0-9.-]+(:[0-9]{1,6})?$")
     bucket: str = Field(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")
     region: Name
+
+    @field_validator("endpoint")
+    @classmethod
+    def _port(cls, value: str) -> str:
+        try:
+            valid = urlsplit(value).port != 0
+        except ValueError:
+            valid = False
+        if not valid:
+            raise ValueError("its port must be from 1 to 65535")
+        return value
 
 
 class MlflowStore(Strict):

@@ -68,6 +68,19 @@ class Cluster(Strict):
         default=None, pattern=r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$"
     )
 
+    @field_validator("kubeconfig")
+    @classmethod
+    def _one_file(cls, value: Path | None) -> Path | None:
+        """The program, the plugin and kubectl each have a folder of their own, from which a relative path would be
+        another file."""
+        try:
+            found = value.expanduser() if value is not None else None
+        except RuntimeError:
+            raise ValueError(f"{value} is in the home of nobody here") from None
+        if found is not None and not found.is_absolute():
+            raise ValueError(f"{value} is a relative path: begin it with / or ~/")
+        return value
+
 
 class Edge(Strict):
     """An edge location of a public site: the region whose edge node serves it."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 from ipaddress import IPv4Network
 from typing import Annotated, Any
 
 from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails
 
 from infra.config._base import Count, Host, Strict
 from infra.config.servers import PARTS, Images, MlflowStore, ModelServer
@@ -15,6 +17,12 @@ from infra.config.sites import Site
 from switchboard.errors import SwitchboardError
 
 PROJECT = "switchboard"
+
+WIDEST_NETWORK = 8
+"""The shortest prefix that `networks` may have: that of the widest private network, 10.0.0.0/8."""
+
+StorageClass = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$")]
+"""The name of a StorageClass, as Kubernetes allows them."""
 
 SECRETS = {
     "mlflowDatabasePassword": "the password of MLflow's database user",
@@ -37,7 +45,7 @@ class Stack(Strict):
     model_servers: Annotated[tuple[ModelServer, ...], Field(min_length=1, alias="modelServers")]
     mlflow: MlflowStore = MlflowStore()
     gateway_replicas: Annotated[Count, Field(ge=1, le=100, alias="gatewayReplicas")] = 1
-    storage_class: str | None = Field(default=None, alias="storageClass")
+    storage_class: StorageClass | None = Field(default=None, alias="storageClass")
     domain: Host | None = None
     """The DNS zone in which external-dns keeps the addresses of the sites' Services; without it they are known by the
     addresses that their load balancers get."""
@@ -50,6 +58,16 @@ class Stack(Strict):
     From them MLflow and monitoring are reached, to them pods may go (see `infra.components.network`)."""
     secrets_set: frozenset[str] = frozenset()
     """Which of SECRETS the stack file holds, encrypted; their values are for the Pulumi program alone."""
+
+    @field_validator("networks")
+    @classmethod
+    def _not_everybody(cls, value: tuple[IPv4Network, ...]) -> tuple[IPv4Network, ...]:
+        if wide := [network for network in value if network.prefixlen < WIDEST_NETWORK]:
+            raise ValueError(
+                f"{wide[0]} is no network of one bank: MLflow and monitoring are reached from it; "
+                f"name those that are yours (/{WIDEST_NETWORK} or narrower)"
+            )
+        return value
 
     @field_validator("gateway_replicas", mode="before")
     @classmethod
@@ -67,6 +85,7 @@ class Stack(Strict):
             raise ValueError(f"exactly one site must be private, there are {roles.count('private')}")
         if "public" not in roles:
             raise ValueError("at least one site must be public")
+        self._kinds_of_sites()
         servers = [server.name for server in self.model_servers]
         if len(set(servers)) != len(servers):
             raise ValueError("modelServers must have unique names")
@@ -93,6 +112,34 @@ class Stack(Strict):
                         f"ranges {one} and {other} overlap: every range of every site is its own"
                     )
         return self
+
+    def _kinds_of_sites(self) -> None:
+        """Each site is a cluster of its own, and either all of them are the embedded cloud's or none is: that cloud's
+        passphrase is known to everybody, so nothing that is worth a secret may be in a stack with it."""
+        embedded = [site.name for site in self.sites if site.embedded is not None]
+        clusters = [(site.name, site.cluster) for site in self.sites if site.cluster is not None]
+        if embedded and clusters:
+            raise ValueError(
+                f"site {embedded[0]} is embedded and site {clusters[0][0]} is a cluster: "
+                "a stack's sites are all of one kind"
+            )
+        if embedded and self.mlflow.database is not None:
+            raise ValueError(
+                "mlflow.database is for clusters: the embedded cloud's secrets are encrypted by a passphrase that "
+                "everybody knows; leave `database` and `artifacts` out"
+            )
+        contexts: dict[tuple[str, str], str] = {}
+        ids: dict[str, str] = {}
+        for name, cluster in clusters:
+            place = (str(cluster.kubeconfig.expanduser() if cluster.kubeconfig else ""), cluster.context)
+            if (other := contexts.setdefault(place, name)) != name:
+                raise ValueError(
+                    f"sites {other} and {name} have the context {cluster.context}: each is a cluster of its own"
+                )
+            if cluster.id is not None and (other := ids.setdefault(cluster.id, name)) != name:
+                raise ValueError(
+                    f"sites {other} and {name} have the id {cluster.id}: each is a cluster of its own"
+                )
 
     def workloads(self, site: Site) -> tuple[str, ...]:
         """The names of all that runs in a site for longer than a Job; none may be there twice."""
@@ -166,15 +213,44 @@ def parse(values: Mapping[str, Any], source: str) -> Stack:
     try:
         return Stack.model_validate({**plain, "secrets_set": found})
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"])
-        where = where.removeprefix(".")
-        reason = first["msg"].removeprefix("Value error, ")
-        got = "" if first["type"] in ("missing", "value_error") else f" (it is {_short(first['input'])})"
-        key = f"{PROJECT}:{where}" if where else PROJECT
-        raise SwitchboardError(f"{source}: {key}: {reason}{got}") from None
+        raise _told(error.errors(include_url=False)[0], source) from None
+
+
+_SECRET = re.compile(r"pass|pwd|secret|token|key|credential", re.IGNORECASE)
+"""Keys whose value is likely a secret, to whose right place an error leads."""
+
+
+def _told(error: ErrorDetails, source: str) -> SwitchboardError:
+    """A wrong key or value in a line; a value that may hold a secret isn't repeated, as errors end up in logs."""
+    where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error["loc"])
+    where = where.removeprefix(".")
+    reason = error["msg"].removeprefix("Value error, ")
+    key = f"{PROJECT}:{where}" if where else PROJECT
+    unknown = error["type"] == "extra_forbidden"
+    shown = (
+        not unknown and error["type"] not in ("missing", "value_error") and error["loc"][:1] != ("mlflow",)
+    )
+    got = _short(error["input"]) if shown else ""
+    last = str(error["loc"][-1]) if error["loc"] else ""
+    next_step = (
+        f"a secret is a key of its own: {_secret_of(where)}" if unknown and _SECRET.search(last) else None
+    )
+    return SwitchboardError(f"{source}: {key}: {reason}{got}", next_step)
+
+
+def _secret_of(where: str) -> str:
+    """What sets the secret that was meant by a key which there isn't."""
+    if "artifacts" in where.casefold():
+        wanted = "mlflowArtifactsAccessKey" if "access" in where.casefold() else "mlflowArtifactsSecretKey"
+        return f"`{set_secret(wanted)}`"
+    if where.startswith("mlflow"):
+        return f"`{set_secret('mlflowDatabasePassword')}`"
+    return f"`{set_secret('<key>')}`, the key one of {', '.join(SECRETS)}"
 
 
 def _short(value: object) -> str:
+    """A value in an error's words; of more than one (a mapping, a list) only what is known to be harmless: nothing."""
+    if isinstance(value, Mapping | list | tuple):
+        return ""
     text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "…"
+    return f" (it is {text if len(text) <= 60 else text[:57] + '…'})"

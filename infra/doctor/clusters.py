@@ -31,7 +31,10 @@ NEWEST = TOOLS["kubectl"].fits.below
 TIMEOUT_S = 5.0
 CLOCK_TOLERANCE_S = 5.0
 
-VERBS = ("get", "create", "patch", "delete")
+VERBS = ("get", "list", "watch", "create", "patch", "delete")
+"""On all that is declared: it is watched until it is ready, or gone."""
+_HELD = {("", "pods"): ("get", "list", "watch")}
+"""What the stack's own Roles grant (`infra.components.pod_reader`): nobody may grant what they haven't themselves."""
 _CLUSTER_WIDE = ("namespaces",)
 _NAMESPACED = {
     "": ("configmaps", "persistentvolumeclaims", "secrets", "serviceaccounts", "services"),
@@ -169,7 +172,7 @@ def _permissions(name: str, facts: Facts) -> Finding:
         return failed(
             check,
             f"this user may not {told}{more}",
-            "have them bound to this user: the namespace's `admin` and the right to make namespaces are enough",
+            "have them bound to this user: `admin` in the namespace, and all of these verbs on namespaces, are enough",
         )
     return ok(check, f"all {facts.asked} that the stack needs")
 
@@ -232,7 +235,10 @@ def needed(namespace: str) -> list[tuple[str | None, str, str, str]]:
         *((None, "", resource) for resource in _CLUSTER_WIDE),
         *((namespace, group, resource) for group, names in _NAMESPACED.items() for resource in names),
     ]
-    return [(where, group, resource, verb) for where, group, resource in resources for verb in VERBS]
+    return [
+        *((where, group, resource, verb) for where, group, resource in resources for verb in VERBS),
+        *((namespace, *each, verb) for each, verbs in _HELD.items() for verb in verbs),
+    ]
 
 
 async def _may(

@@ -14,7 +14,7 @@ import contextlib
 import fcntl
 import shutil
 import sys
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Collection, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -97,8 +97,16 @@ def layouts(stack_name: str) -> list[SiteLayout]:
     return [SiteLayout(found, state) for found in config.load(stack_name).sites if found.embedded]
 
 
-def up(stack_name: str, progress: Progress, *, nodes: bool = True, proxy: bool = True) -> None:
-    """Bring all embedded sites up, or what of them isn't up; without node agents or Service proxies if so asked.
+def up(
+    stack_name: str,
+    progress: Progress,
+    *,
+    nodes: bool = True,
+    proxy: bool = True,
+    sites: Collection[str] | None = None,
+) -> None:
+    """Bring all embedded sites up (or those named), or what of them isn't up; without node agents or Service proxies
+    if so asked.
 
     Raises:
         SwitchboardError: what didn't come up and why. Addresses in use are found before anything is started.
@@ -110,11 +118,12 @@ def up(stack_name: str, progress: Progress, *, nodes: bool = True, proxy: bool =
     _drop_removed_sites(stack_name, {each.name for each in wanted}, progress)
 
     async def all_sites() -> None:
-        prepared = [site.prepare(each, found, nodes=nodes, proxy=proxy) for each in wanted]
+        named = [each for each in wanted if sites is None or each.name in sites]
+        prepared = [site.prepare(each, found, nodes=nodes, proxy=proxy) for each in named]
         await _together(
             [
                 site.run(each, programs, progress, nodes=nodes, proxy=proxy)
-                for each, programs in zip(wanted, prepared, strict=True)
+                for each, programs in zip(named, prepared, strict=True)
             ]
         )
 

@@ -53,6 +53,7 @@ from switchboard.kube import (
 from switchboard.progress import Progress
 
 STACK = "trials"
+SITE = "private"
 NODES_NAMED = ("node-1", "node-2")
 GONE_S = 300.0
 PATIENCE_S = 180.0
@@ -196,7 +197,7 @@ def api_server(trial: Trial, gone_s: float = GONE_S) -> None:
         trial.progress.note(f"  … {alive} of {len(pids) - 1} pods with their processes, {left_s:.0f} s left")
     for name in NODES_NAMED:
         trial.check(trial.runs(f"node-{name}"), f"the agent of {name} is the same")
-    cloud.up(STACK, trial.progress)
+    cloud.up(STACK, trial.progress, sites=[SITE])
     trial.until(trial.ready, "pods and nodes are ready again")
     time.sleep(60)  # the controllers' back-offs and time-outs: whatever they order, they have ordered by then
     after = trial.pods()
@@ -242,7 +243,7 @@ def site(trial: Trial) -> None:
     cloud.down(STACK, trial.progress)
     left = leftovers.find(paths.state_dir(STACK), STACK)
     trial.check(not left, f"nothing is left{': ' + '; '.join(left) if left else ''}")
-    cloud.up(STACK, trial.progress)
+    cloud.up(STACK, trial.progress, sites=[SITE])
     trial.until(trial.ready, "all is ready again")
     trial.until(lambda: trial.lines() == lines + 1, "the same data, and one start more")
     trial.check(trial.identity() == identity, "the same pod, claim, volume and address")
@@ -262,7 +263,7 @@ def restart(trial: Trial, times: int = 12) -> None:
             up.kill()
             up.wait()
             go_down(trial.layout.directory)
-    cloud.up(STACK, trial.progress)
+    cloud.up(STACK, trial.progress, sites=[SITE])
     trial.until(trial.ready, "all is ready again")
     trial.check(
         trial.lines() > lines and trial.identity() == identity, "the same pod, claim, volume and data"
@@ -358,19 +359,25 @@ def _free_networks(count: int) -> list[str]:
 
 
 def _stack_document() -> Object:
-    network, services = _free_networks(2)
-    private = {
-        "name": "private",
-        "role": "private",
-        "region": "cn-shanghai",
-        "embedded": {
-            "network": network,
-            "services": services,
-            "nodes": [{"name": name, "zone": f"zone-{name}"} for name in NODES_NAMED],
-        },
-    }
-    # A stack has a public site too; this one is elsewhere, and nothing is asked of it.
-    public = {"name": "public", "role": "public", "region": "cn-shenzhen", "cluster": {"context": "nowhere"}}
+    networks = _free_networks(4)
+    sites = [
+        {
+            "name": name,
+            "role": role,
+            "region": "cn-shanghai",
+            "embedded": {
+                "network": network,
+                "services": services,
+                "nodes": [{"name": node, "zone": f"zone-{node}"} for node in NODES_NAMED],
+            },
+        }
+        # A stack has a public site too; this one is never started.
+        for (name, role), (network, services) in zip(
+            ((SITE, "private"), ("public", "public")),
+            zip(networks[::2], networks[1::2], strict=True),
+            strict=True,
+        )
+    ]
     images = {
         "switchboard": "switchboard.dev/switchboard:0.1.0",
         "envoy": "envoyproxy/envoy:v1.40.0",
@@ -379,10 +386,10 @@ def _stack_document() -> Object:
     }
     return {
         "config": {
-            "switchboard:sites": [private, public],
+            "switchboard:sites": sites,
             "switchboard:images": images,
             "switchboard:modelServers": [
-                {"name": "chat", "model": "chat-intent", "dataRegions": ["cn-shenzhen"]}
+                {"name": "chat", "model": "chat-intent", "dataRegions": ["cn-shanghai"]}
             ],
         }
     }
@@ -396,7 +403,7 @@ def running(progress: Progress) -> Iterator[Trial]:
     file.write_text(yaml.safe_dump(_stack_document()))
     os.environ |= {"SWITCHBOARD_STACK_FILE": str(file), "SWITCHBOARD_STATE": str(root / "state")}
     try:
-        cloud.up(STACK, progress)
+        cloud.up(STACK, progress, sites=[SITE])
         trial = Trial(cloud.layouts(STACK)[0], progress)
         for kind, body in _objects():
             trial.create(kind, body)
@@ -419,7 +426,7 @@ def main() -> int:
     progress = Progress(sys.stdout)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # as at Ctrl-C: the stack is taken down first
     if given.up_only:
-        cloud.up(STACK, progress)
+        cloud.up(STACK, progress, sites=[SITE])
         return 0
     try:
         with running(progress) as trial:

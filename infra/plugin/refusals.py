@@ -21,6 +21,7 @@ _TYPED = re.compile(
 )
 _INVALID = re.compile(r'^\S+ "[^"]*" is invalid: ')
 _GO_VALUE = re.compile(r"&value\.valueUnstructured\{Value:(.*?)\}")
+_GOT = re.compile(r"\bgot .*")
 _GO_LIST = re.compile(r"got &\{\[.*\]\}")
 _GO_MAP = re.compile(r"got &(?:\{map\[.*\]\}|map\[.*\])")
 
@@ -54,14 +55,17 @@ def explain(error: ApiError, obj: Object) -> str:
         )
     if error.status == 404 and error.details.get("kind") == "namespaces":
         return f"{name_of(obj)}: its namespace {error.details.get('name')} doesn't exist"
-    return f"{name_of(obj)}: {plain(error.message) or error}"
+    return f"{name_of(obj)}: {plain(error.message, secret=obj.get('kind') == 'Secret') or error}"
 
 
-def plain(message: str) -> str:
-    """The server's message in one line, without what repeats the object or is Go's way to print a value."""
+def plain(message: str, *, secret: bool = False) -> str:
+    """The server's message in one line, without what repeats the object or is Go's way to print a value.
+
+    Of a Secret (`secret`) without the value itself.
+    """
     text = " ".join(message.split())
     text = _INVALID.sub("", _TYPED.sub("", text))
-    text = _GO_VALUE.sub(r"\1", text)
+    text = _GOT.sub("got something else", text) if secret else _GO_VALUE.sub(r"\1", text)
     return _GO_MAP.sub("got an object", _GO_LIST.sub("got a list", text))
 
 

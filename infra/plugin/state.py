@@ -2,7 +2,8 @@
 
 The state is the live object with `__inputs` (the inputs that made it), `__fieldManager` (whose fields they are on
 the API server) and `__initialApiVersion`, as the official plugin keeps it, so that either can go on from the other's
-state. `managedFields` are left out: they are long, change with every write of anybody, and nobody reads them.
+state. `managedFields` are left out: they are long, change with every write of anybody, and nobody reads them. So is
+what a plain `kubectl apply` notes of the manifest that it was given: of a Secret that is all its values.
 """
 
 from __future__ import annotations
@@ -58,7 +59,11 @@ def checkpoint(
     """The state of an object that `inputs` made, and that the API server showed as `live`."""
     clean = {key: value for key, value in live.items() if key not in _OURS}
     if isinstance(clean.get("metadata"), dict):
-        clean["metadata"] = {k: v for k, v in clean["metadata"].items() if k != "managedFields"}
+        clean["metadata"] = {
+            k: v
+            for k, v in _without_annotations(clean["metadata"], _LAST_APPLIED).items()
+            if k != "managedFields"
+        }
     state: Properties = hide(from_kubernetes(clean), inputs)
     if _is_secret(live):
         for key in ("data", "stringData"):
@@ -69,6 +74,15 @@ def checkpoint(
     if version := initial_api_version or live.get("apiVersion"):
         state[INITIAL_API_VERSION] = version
     return state
+
+
+def _without_annotations(metadata: Object, *names: str) -> Object:
+    annotations = metadata.get("annotations")
+    if not isinstance(annotations, dict) or not annotations.keys() & set(names):
+        return metadata
+    kept = {key: value for key, value in annotations.items() if key not in names}
+    rest = {key: value for key, value in metadata.items() if key != "annotations"}
+    return {**rest, "annotations": kept} if kept else rest
 
 
 def parse(state: Properties, fallback_inputs: Properties | None = None) -> State:
@@ -97,12 +111,7 @@ def desired(inputs: Properties) -> Object:
 def imported_inputs(live: Object) -> Properties:
     """Inputs for an object that nobody here made: all that is set, without what the server writes."""
     inputs = desired(from_kubernetes(live))
-    annotations = inputs["metadata"].get("annotations")
-    if annotations is not None:
-        kept = {k: v for k, v in annotations.items() if k not in (_LAST_APPLIED, _REVISION)}
-        inputs["metadata"] = {**inputs["metadata"], "annotations": kept or None}
-        if not kept:
-            del inputs["metadata"]["annotations"]
+    inputs["metadata"] = _without_annotations(inputs["metadata"], _LAST_APPLIED, _REVISION)
     inputs = from_kubernetes(inputs)
     if _is_secret(live) and "data" in inputs:
         inputs["data"] = Secret(inputs["data"])

@@ -105,6 +105,33 @@ def pod_spec(manifest: Manifest) -> Manifest | None:
     return found if isinstance(found, Mapping) else None
 
 
+def bound_to(spec: Any, key: str) -> Any:
+    """The values of a node's label `key` of which a pod's node must have one; None where it may have any.
+
+    A pod's own labels place it nowhere: only its `nodeSelector` and required node affinity do.
+    """
+    required = get(spec, "affinity", "nodeAffinity", "requiredDuringSchedulingIgnoredDuringExecution")
+    selected = get(spec, "nodeSelector", key)
+    if selected is UNKNOWN or has_unknown(required):
+        return UNKNOWN
+    # Of several terms one has to hold, of a term's expressions all.
+    terms = [_values(term, key) for term in items(required, "nodeSelectorTerms")]
+    known = [found for found in terms if found is not None]
+    bound = frozenset().union(*known) if known and len(known) == len(terms) else None
+    if not isinstance(selected, str):
+        return bound
+    return frozenset({selected}) if bound is None else bound & {selected}
+
+
+def _values(term: Any, key: str) -> frozenset[str] | None:
+    found = [
+        frozenset(value for value in items(one, "values") if isinstance(value, str))
+        for one in items(term, "matchExpressions")
+        if get(one, "key") == key and get(one, "operator") == "In"
+    ]
+    return frozenset.intersection(*found) if found else None
+
+
 def containers(spec: Manifest) -> Iterator[Container]:
     """All containers of a pod, of every sort."""
     for role, key in (

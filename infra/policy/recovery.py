@@ -9,12 +9,11 @@ from typing import Any
 from infra.policy.manifest import (
     UNKNOWN,
     Manifest,
+    bound_to,
     get,
     has_unknown,
     items,
-    label,
     pod_spec,
-    pod_template,
     text,
 )
 from switchboard import labels
@@ -70,13 +69,14 @@ def budget(manifest: Manifest) -> Budget | None:
         startup budget = initialDelaySeconds + periodSeconds × failureThreshold of the startup probe, else of the
             liveness probe, which ends a container that isn't up by then; nothing bounds one without both: it counts 0
 
-    An edge pod has no other node to go to: it goes on, or is back with its node, and only its start counts. Not
-    counted, since no manifest bounds them: init containers that end, pulls of images, and volumes that a lost node
-    holds. A StatefulSet's pod on a lost node is only replaced when the node is declared out of service or removed.
+    A pod that is bound to edge nodes (by its required affinity: its own labels say nothing) has no other node to go
+    to: it goes on, or is back with its node, and only its start counts. Not counted, since no manifest bounds them:
+    init containers that end, pulls of images, and volumes that a lost node holds. A StatefulSet's pod on a lost node
+    is only replaced when the node is declared out of service or removed.
     None for other kinds, and where a part isn't known before the update.
     """
-    kind, template, spec = text(manifest, "kind"), pod_template(manifest), pod_spec(manifest)
-    if kind not in _KINDS or template is None or spec is None:
+    kind, spec = text(manifest, "kind"), pod_spec(manifest)
+    if kind not in _KINDS or spec is None:
         return None
     try:
         start = _startup(spec)
@@ -84,7 +84,7 @@ def budget(manifest: Manifest) -> Budget | None:
         if kind == "StatefulSet" and in_turn:
             start *= _seconds(manifest, "spec", "replicas", default=1)
         parts: dict[str, int | None] = {}
-        if _known(label(template, labels.TIER)) != "edge":
+        if _known(bound_to(spec, labels.TIER)) != {"edge"}:
             parts["node grace"] = NODE_GRACE_S
             parts["toleration"] = _toleration(spec)
             recreated = _known(get(manifest, "spec", "strategy", "type")) == "Recreate"

@@ -7,16 +7,19 @@ violation names the resource, the reason and what to change.
 
 from __future__ import annotations
 
+import decimal
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from infra.local.node import quantities
 from infra.policy.manifest import (
     UNKNOWN,
     WORKLOADS,
     Manifest,
     annotation,
+    bound_to,
     containers,
     get,
     items,
@@ -31,6 +34,9 @@ from switchboard.data import DataClass, parse_regions
 
 CARRIERS = WORKLOADS | {"ConfigMap", "Secret", "PersistentVolumeClaim"}
 """The kinds that hold or see data, and so say of which class."""
+
+_TAKING_RIGHTS = ("escalate", "bind", "impersonate")
+"""Verbs of RBAC's own, by which whoever has them may have any others."""
 
 _DIGEST = re.compile(r"@sha256:[0-9a-f]{64}\Z")
 
@@ -92,17 +98,26 @@ Rule = Callable[[Subject], Iterator[Fault]]
 
 
 def private_data(subject: Subject) -> Iterator[Fault]:
-    """Data of a class that must stay private never goes to a public site."""
+    """Data of a class that must stay private never goes to a public site, and nothing to a cluster that is no site."""
+    facts = subject.facts
+    if facts is None:  # whatever its labels say: without a provider it goes where kubectl's context leads
+        yield Fault(
+            f"its provider {subject.site or '(none)'} is no site of the stack file: it may go to any cluster",
+            "give it the options of its namespace: `opts=namespace.child(self)`",
+        )
+        return
     if subject.kind not in CARRIERS:
         return
-    own, facts = label(subject.manifest, labels.SITE_ROLE), subject.facts
-    if facts is not None and isinstance(own, str) and own != facts.role:
+    own = label(subject.manifest, labels.SITE_ROLE)
+    if isinstance(own, str) and own != facts.role:
         yield Fault(
             f"its label {labels.SITE_ROLE} says {own}, but the stack file makes the site {facts.role}",
             "take the labels from its namespace: `metadata=namespace.meta(...)`",
         )
-    role = facts.role if facts is not None else own
-    for where, value in _classes(subject):
+    for where, part in _parts(subject):
+        value = label(part, labels.DATA_CLASS)
+        if value is UNKNOWN:
+            continue
         if value is None:
             yield Fault(
                 f"{where} doesn't say of which class its data is",
@@ -113,9 +128,9 @@ def private_data(subject: Subject) -> Iterator[Fault]:
                 f"{where} is of the data class {value!r}, which isn't one",
                 f"use one of {', '.join(DataClass)}",
             )
-        elif known.must_stay_private and role not in ("private", UNKNOWN):
+        elif known.must_stay_private and facts.role != "private":
             yield Fault(
-                f"{where} holds {known} data, which must stay in private sites, and its site is {role or 'none'}",
+                f"{where} holds {known} data, which must stay in private sites, and its site is {facts.role}",
                 "keep it in the private site, or mask the data and label what is left `customer`",
             )
 
@@ -131,7 +146,7 @@ def data_region(subject: Subject) -> Iterator[Fault]:
             )
     if subject.kind not in CARRIERS:
         return
-    template = pod_template(subject.manifest)
+    regions = yield from _regions(subject)
     for where, part in _parts(subject):
         known = _data_class(label(part, labels.DATA_CLASS))
         if known is None or not known.bound_to_regions:
@@ -146,19 +161,33 @@ def data_region(subject: Subject) -> Iterator[Fault]:
                 f"annotate it {labels.DATA_REGIONS}: the regions, by commas (`dataRegions` of the stack file)",
             )
             continue
-        region = label(template, labels.REGION) if template is not None else None
-        if region is None and subject.facts is not None:
-            region = subject.facts.region
-        if region is None:
+        if regions is not None and (outside := regions - allowed):
             yield Fault(
-                f"{where} holds {known} data for {', '.join(sorted(allowed))} and doesn't say in which region it is",
-                f"label its pods {labels.REGION}",
-            )
-        elif region is not UNKNOWN and region not in allowed:
-            yield Fault(
-                f"{where} holds {known} data that may be in {', '.join(sorted(allowed))} only, and is in {region}",
+                f"{where} holds {known} data that may be in {', '.join(sorted(allowed))} only, "
+                f"and is in {', '.join(sorted(outside))}",
                 "place it in one of these regions; a wider list of `dataRegions` is for who answers for the data",
             )
+
+
+def _regions(subject: Subject) -> Generator[Fault, None, frozenset[str] | None]:
+    """Where an object may be: what its pods are bound to, else its site's region; None where that isn't known.
+
+    An edge is in another region than its site, and only the scheduler's rules bring a pod there: a label that
+    nothing makes true is a fault.
+    """
+    spec, stated = pod_spec(subject.manifest), label(pod_template(subject.manifest), labels.REGION)
+    if spec is None and subject.kind in WORKLOADS:
+        return None
+    bound = bound_to(spec, labels.REGION)
+    if bound is UNKNOWN or (bound is None and subject.facts is None):
+        return None  # `private_data` refuses what has no site
+    held: frozenset[str] = frozenset({subject.facts.region}) if bound is None and subject.facts else bound
+    if isinstance(stated, str) and stated not in held:
+        yield Fault(
+            f"its pods' label says that they run in {stated}, and they run in {', '.join(sorted(held)) or 'none'}",
+            f"bind them to {stated} by required node affinity (`_pod.placement()`), or correct the label",
+        )
+    return held
 
 
 def container_user(subject: Subject) -> Iterator[Fault]:
@@ -201,15 +230,26 @@ def container_limits(subject: Subject) -> Iterator[Fault]:
         missing = [
             name
             for name in ("cpu", "memory")
-            if get(container.spec, "resources", "limits", name) in (None, "", "0", 0)
+            if not _limits(get(container.spec, "resources", "limits", name))
             # Limits of the whole pod bound each of its containers.
-            and get(spec, "resources", "limits", name) in (None, "", "0", 0)
+            and not _limits(get(spec, "resources", "limits", name))
         ]
         if missing:
             yield Fault(
                 f"{container.title} has no limit of {' and '.join(missing)}",
                 f"set {', '.join(f'resources.limits.{name}' for name in missing)}",
             )
+
+
+def _limits(value: Any) -> bool:
+    """Whether a quantity is a limit: none, one of nothing (to Kubernetes that is no limit) and what isn't a quantity
+    are not; what isn't known yet may be."""
+    if value is UNKNOWN:
+        return True
+    try:
+        return quantities.parse(value) > 0
+    except (ValueError, decimal.DecimalException):
+        return False
 
 
 def image_digest(subject: Subject) -> Iterator[Fault]:
@@ -232,8 +272,13 @@ def image_digest(subject: Subject) -> Iterator[Fault]:
 
 
 def rbac_wildcards(subject: Subject) -> Iterator[Fault]:
-    """No role allows everything of something, and nobody is bound to cluster-admin."""
+    """No role allows everything of something, or grows by itself; nobody is bound to cluster-admin."""
     if subject.kind in ("Role", "ClusterRole"):
+        if get(subject.manifest, "aggregationRule") not in (None, UNKNOWN):
+            yield Fault(
+                "its aggregationRule gives it the rules of whatever roles there will be",
+                "name its own `rules`",
+            )
         for index, rule in enumerate(items(subject.manifest, "rules")):
             for key in ("verbs", "resources", "apiGroups", "nonResourceURLs"):
                 if wide := [value for value in items(rule, key) if isinstance(value, str) and "*" in value]:
@@ -241,6 +286,11 @@ def rbac_wildcards(subject: Subject) -> Iterator[Fault]:
                         f"rules[{index}].{key} holds the wildcard {', '.join(map(repr, wide))}",
                         f"name the {key} that are needed, each",
                     )
+            if taken := [verb for verb in items(rule, "verbs") if verb in _TAKING_RIGHTS]:
+                yield Fault(
+                    f"rules[{index}].verbs holds {', '.join(taken)}, by which one takes rights that one wasn't given",
+                    "give the rights that are needed themselves",
+                )
     binds = subject.kind in ("RoleBinding", "ClusterRoleBinding")
     if binds and text(subject.manifest, "roleRef", "name") == "cluster-admin":
         yield Fault("it binds to cluster-admin, which may do everything", "bind to a role of its own")
@@ -296,7 +346,7 @@ def sites_of(document: Any) -> dict[str, Site]:
 
 
 def _parts(subject: Subject) -> Iterator[tuple[str, Any]]:
-    """The object and its pods, each with its name for a message; once where both say the same."""
+    """The object, its pods and claims, each with its name for a message; object and pods once if they say the same."""
     template = pod_template(subject.manifest)
     if template is None or subject.kind == "Pod":
         yield "it", subject.manifest
@@ -305,22 +355,13 @@ def _parts(subject: Subject) -> Iterator[tuple[str, Any]]:
     else:
         yield "it", subject.manifest
         yield "its pod template", template
+    for claim in items(subject.manifest, "spec", "volumeClaimTemplates"):
+        if label(claim, labels.DATA_CLASS) is not None:  # a claim without a class is of its workload's
+            yield f"its claim template {text(claim, 'metadata', 'name')}", claim
 
 
 def _about_data(part: Any) -> tuple[Any, Any]:
     return label(part, labels.DATA_CLASS), annotation(part, labels.DATA_REGIONS)
-
-
-def _classes(subject: Subject) -> Iterator[tuple[str, Any]]:
-    """What the parts of an object say of their data, as far as it is known."""
-    for where, part in _parts(subject):
-        value = label(part, labels.DATA_CLASS)
-        if value is not UNKNOWN:
-            yield where, value
-    for claim in items(subject.manifest, "spec", "volumeClaimTemplates"):
-        value = label(claim, labels.DATA_CLASS)
-        if value is not UNKNOWN and value is not None:  # a claim without one is of its workload's
-            yield f"its claim template {text(claim, 'metadata', 'name')}", value
 
 
 def _data_class(value: Any) -> DataClass | None:

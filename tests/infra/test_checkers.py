@@ -17,6 +17,7 @@ from infra.checkers.run import Exempt, Finding, _kube_score, _packages, _sort, j
 from infra.cli import app
 from infra.components.exceptions import exceptions
 from infra.declared import declare
+from switchboard.errors import SwitchboardError
 from switchboard.progress import Progress
 
 STACKS = ("local", "staging", "production")
@@ -94,7 +95,7 @@ def test_each_checker_finds_what_is_wrong_and_takes_an_exception(tools: Checkers
         checkov={"CKV_K8S_16": "privileged for this test"},
         kube_score={"container-image-tag": "no tag for this test"},
     )
-    unexplained = {"kube-score/ignore": "container-image-pull-policy"}
+    unexplained = {"kube-score/ignore": "container-image-pull-policy", "checkov.io/skip1": "CKV_K8S_16"}
     for name, own in (("bad", {}), ("exempt", exempt), ("unexplained", unexplained)):
         spec = json.loads(json.dumps(BAD))
         spec["metadata"] |= {"name": name, "annotations": own}
@@ -116,13 +117,17 @@ def test_each_checker_finds_what_is_wrong_and_takes_an_exception(tools: Checkers
         ("CKV_K8S_16", "privileged for this test"),
         ("container-image-tag", "no tag for this test"),
     }
-    (said_of_none,) = [
-        one
-        for one in report.high
-        if one.file.endswith("unexplained.yaml") and one.check == "container-image-pull-policy"
-    ]
-    assert "has no reason" in said_of_none.message
+    for check in ("container-image-pull-policy", "CKV_K8S_16"):
+        (said_of_none,) = [
+            one for one in report.high if one.file.endswith("unexplained.yaml") and one.check == check
+        ]
+        assert "has no reason" in said_of_none.message
     assert "replicaz" in next(one.message for one in report.high if one.checker == "kubernetes-validate")
+
+
+def test_a_reason_that_checkov_can_t_read_is_refused() -> None:
+    with pytest.raises(SwitchboardError, match='CKV_K8S_16 has a "="'):
+        exceptions(checkov={"CKV_K8S_16": "privileged=true is meant"})
 
 
 def test_our_own_policies_judge_too() -> None:

@@ -16,6 +16,7 @@ from infra import config
 from infra.local.layout import SiteLayout
 from switchboard.errors import SwitchboardError
 from switchboard.paths import ROOT
+from tests.infra.certificates import self_signed
 
 Values = dict[str, Any]
 
@@ -41,11 +42,12 @@ def _set(path: str, value: Any) -> Callable[[Values], None]:
         target: Any = values
         for part in parents:
             target = target[int(part) if part.isdigit() else part]
-        target[last] = value
+        target[int(last) if last.isdigit() else last] = value
 
     return change
 
 
+HOME = Path.home()
 DATABASE = {"host": "db.bank.example"}
 ARTIFACTS = {"endpoint": "https://s3.bank.example", "bucket": "mlflow", "region": "cn-shanghai"}
 
@@ -94,10 +96,6 @@ WRONG = [
         ["with a database there is none"],
     ),
     (
-        _set("mlflow", {"database": {**DATABASE, "password": "x"}, "artifacts": ARTIFACTS}),
-        ["mlflow.database.password", "Extra inputs"],
-    ),
-    (
         _set("mlflow", {"database": DATABASE, "artifacts": {**ARTIFACTS, "endpoint": "https://a:b@s3"}}),
         ["mlflow.artifacts.endpoint"],
     ),
@@ -117,6 +115,18 @@ WRONG = [
     (_set("sites/0/embedded/nodes/1/name", "private-1"), ["private-1 is there twice"]),
     (_set("sites/0/embedded/nodes/1/cpu", "lots"), ["nodes[1].cpu", "'lots'"]),
     (_set("images/envoy", 5), ["images.envoy", "string"]),
+    (_set("modelServers/0/resources/cpuLimit", "0m"), ["resources.cpuLimit: 0m is nothing"]),
+    (_set("modelServers/0/resources/memory", "0.0Gi"), ["resources.memory: 0.0Gi is nothing"]),
+    (
+        _set("networks", ["10.0.0.0/8", "0.0.0.0/0"]),
+        ["switchboard:networks: 0.0.0.0/0 is no network of one bank"],
+    ),
+    (_set("networks", ["128.0.0.0/1"]), ["switchboard:networks: 128.0.0.0/1"]),
+    (_set("storageClass", "Fa st"), ["switchboard:storageClass", "'Fa st'"]),
+    (
+        _set("mlflow", {"database": DATABASE, "artifacts": ARTIFACTS}),
+        ["mlflow.database is for clusters", "passphrase"],
+    ),
 ]
 
 
@@ -135,10 +145,114 @@ def test_a_wrong_stack_is_one_line_that_names_it(
         assert word in message
 
 
+@pytest.fixture
+def clusters() -> Values:
+    """Two clusters, and all that they may have."""
+    document = yaml.safe_load((ROOT / "Pulumi.staging.yaml").read_text())
+    return {key.removeprefix("switchboard:"): value for key, value in document["config"].items()}
+
+
+UID = "7a1c9f8e-2b3d-4c5e-8f60-1a2b3c4d5e6f"
+PEM = self_signed()
+KEY = "-----BEGIN PRIVATE KEY-----\nMIIB\n-----END PRIVATE KEY-----\n"
+
+WRONG_CLUSTERS = [
+    (
+        _set("sites/1", {
+            "name": "public", "role": "public", "region": "r",
+            "embedded": {"network": "127.30.0.0/16", "services": "127.31.0.0/16", "nodes": [{"name": "n"}]},
+        }),
+        ["site public is embedded and site private is a cluster: a stack's sites are all of one kind"],
+    ),
+    (
+        _set("sites/1/cluster", {"context": "bank-staging-private"}),
+        ["sites private and public have the context bank-staging-private: each is a cluster of its own"],
+    ),
+    (
+        _set("sites", [
+            {"name": "a", "role": "private", "region": "r", "cluster": {"context": "x", "kubeconfig": "~/k"}},
+            {"name": "b", "role": "public", "region": "r", "cluster": {"context": "x", "kubeconfig": str(HOME / "k")}},
+        ]),
+        ["sites a and b have the context x"],
+    ),
+    (
+        _set("sites", [
+            {"name": "a", "role": "private", "region": "r", "cluster": {"context": "x", "id": UID}},
+            {"name": "b", "role": "public", "region": "r", "cluster": {"context": "y", "id": UID}},
+        ]),
+        [f"sites a and b have the id {UID}: each is a cluster of its own"],
+    ),
+    (_set("sites/0/cluster/kubeconfig", "k/config"), ["sites[0].cluster.kubeconfig: k/config is a relative path"]),
+    (_set("sites/0/cluster/kubeconfig", "~nobody-here/k"), ["cluster.kubeconfig: ~nobody-here/k", "nobody here"]),
+    (_set("mlflow/artifacts/endpoint", "https://s3.x:99999"), ["mlflow.artifacts.endpoint", "from 1 to 65535"]),
+    (_set("mlflow/artifacts/endpoint", "https://s3.x:0"), ["mlflow.artifacts.endpoint", "from 1 to 65535"]),
+    (_set("mlflow/artifacts/endpoint", "https://:443"), ["mlflow.artifacts.endpoint"]),
+    (_set("mlflow/artifacts/endpoint", "https://s3.x:port"), ["mlflow.artifacts.endpoint"]),
+    (_set("mlflow/database/caCertificate", PEM + KEY), ["mlflow.database.caCertificate: it holds a private key"]),
+    (_set("mlflow/database/caCertificate", PEM + "pin: 1"), ["database.caCertificate: it holds more than cert"]),
+    (_set("mlflow/database/caCertificate", "CERTIFICATE"), ["database.caCertificate: it is no certificate"]),
+    (_set("mlflow/database/caCertificate", PEM.replace("M", "N", 1)), ["caCertificate: it is no certificate"]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("change", "words"), WRONG_CLUSTERS)
+def test_so_is_a_wrong_stack_of_clusters(
+    clusters: Values, change: Callable[[Values], None], words: list[str]
+) -> None:
+    test_a_wrong_stack_is_one_line_that_names_it(clusters, change, words)
+
+
+def test_what_stacks_of_clusters_may_have(clusters: Values) -> None:
+    clusters["sites"][0]["cluster"] = {"context": "x", "kubeconfig": "~/k"}
+    clusters["sites"][1]["cluster"] = {"context": "x", "kubeconfig": "~/other", "id": UID}
+    clusters["mlflow"]["database"]["caCertificate"] = PEM + PEM
+    clusters["mlflow"]["artifacts"]["endpoint"] = "http://s3.bank.example:9000"
+    assert config.parse(clusters, "x").mlflow.artifacts is not None
+
+
+DATABASE_PASSWORD = "pulumi config set --secret switchboard:mlflowDatabasePassword"
+SECRET_KEY = "pulumi config set --secret switchboard:mlflowArtifactsSecretKey"
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "told"),
+    [
+        ("mlflow/database/password", "hunter2", DATABASE_PASSWORD),
+        ("mlflow/password", "hunter2", DATABASE_PASSWORD),
+        ("mlflow/artifacts/secretKey", "hunter2", SECRET_KEY),
+        ("mlflow/artifacts/accessKey", "hunter2", "switchboard:mlflowArtifactsAccessKey"),
+        ("mlflow/artifacts/endpoint", "https://AK:hunter2@s3.bank.example", "mlflow.artifacts.endpoint"),
+        ("mlflow/database/host", "mlflow:hunter2@db.bank.example", "mlflow.database.host"),
+        ("mlflow/database/port", "hunter2", "mlflow.database.port"),
+        ("mlflow/database/caCertificate", KEY.replace("MIIB", "hunter2"), "a private key"),
+        ("mlflow/database", "postgresql://mlflow:hunter2@db", "mlflow.database"),
+        ("mlflow", "hunter2", "switchboard:mlflow"),
+        ("images/registryPassword", "hunter2", "pulumi config set --secret switchboard:<key>"),
+        ("sites/0/cluster/token", "hunter2", "sites[0].cluster.token"),
+        ("domain", {"password": "hunter2"}, "switchboard:domain"),
+    ],
+)
+def test_no_error_repeats_what_may_be_a_secret(clusters: Values, path: str, value: Any, told: str) -> None:
+    _set(path, value)(clusters)
+    with pytest.raises(SwitchboardError) as caught:
+        config.parse(clusters, "Pulumi.x.yaml")
+    message = str(caught.value)
+    assert "hunter2" not in message
+    assert told in message
+    assert len(message.splitlines()) <= 2
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("config: [", "is not YAML"),
+        (
+            "config:\n  switchboard:domain: a\n  switchboard:domain: b",
+            "key switchboard:domain is there twice (lines 2 ",
+        ),
+        ("config:\n  x: [{a: 1, b: 2, a: 3}]", "the key a is there twice (lines 2 and 2)"),
+        ("config:\n  password: *hunter2", "is not YAML: found undefined alias '…' (line 2, column 13)"),
+        ("config:\n  password: 'a' hunter2", "(line 2, column 17)"),
+        ("config: [", "is not YAML: expected the node content, but found '<stream end>'"),
         ("name: x", "no `config:` section"),
         ("config: {other:key: 1}", "unknown key other:key"),
         ("config: {}", "switchboard:sites: Field required"),
@@ -153,6 +267,7 @@ def test_a_file_that_is_no_stack(
     with pytest.raises(SwitchboardError, match=r"Pulumi\.x\.yaml") as caught:
         config.load("x")
     assert words in str(caught.value)
+    assert "hunter2" not in str(caught.value)
 
 
 def test_a_file_that_can_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,9 +286,8 @@ def test_a_secret_in_clear_is_refused_and_not_repeated(values: Values, value: An
     assert "hunter2" not in str(caught.value)
 
 
-def test_secrets_are_known_to_be_set_and_not_by_their_values(values: Values) -> None:
-    store = {"database": DATABASE, "artifacts": ARTIFACTS, "replicas": 2}
-    given = {**values, "mlflow": store, "mlflowDatabasePassword": {"secure": "v1:abc:def"}}
+def test_secrets_are_known_to_be_set_and_not_by_their_values(values: Values, clusters: Values) -> None:
+    given = {**clusters, "mlflowDatabasePassword": {"secure": "v1:abc:def"}}
     stack = config.parse(given, "x")
     assert stack.secrets_set == {"mlflowDatabasePassword"}
     assert set(stack.secrets_needed) == set(config.SECRETS)

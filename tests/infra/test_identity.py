@@ -53,6 +53,47 @@ def test_a_cluster_that_nothing_names_is_a_warning_and_then_an_error() -> None:
     assert command in str(caught.value)
 
 
+CLUSTERS = [
+    (Site(name=name, role="public", region="r", cluster=cluster), cluster)
+    for name, cluster in ((name, Cluster(context=f"bank-{name}")) for name in ("private", "south", "north"))
+]
+
+
+@pytest.mark.parametrize("uids", [(UID, UID, OTHER), (UID, OTHER, UID), (OTHER, UID, UID), (UID, UID, UID)])
+def test_two_sites_are_never_one_cluster(uids: tuple[str, ...]) -> None:
+    found = [(*one, actual) for one, actual in zip(CLUSTERS, uids, strict=True)]
+    with pytest.raises(SwitchboardError, match="are one cluster") as caught:
+        identity.apart(found)
+    first, second = [site.name for site, _, actual in found if actual == UID][:2]
+    assert caught.value.what == (
+        f"sites {first} and {second} are one cluster, {UID}: contexts bank-{first} and bank-{second} lead to it; "
+        "nothing was sent"
+    )
+
+
+def test_sites_that_are_clusters_of_their_own_pass() -> None:
+    identity.apart([(*one, f"{UID[:-1]}{number}") for number, one in enumerate(CLUSTERS)])
+
+
+@pytest.mark.parametrize("applying", [False, True])
+def test_verify_sees_it_by_the_clusters_own_answers(
+    control_plane: ControlPlane, tmp_path: Path, applying: bool
+) -> None:
+    document = yaml.safe_load(control_plane.kubeconfig.read_text())
+    (only,) = document["contexts"]
+    names = [site.cluster.context for site in config.load("staging").sites if site.cluster is not None]
+    document["contexts"] = [{**only, "name": name} for name in names]
+    kubeconfig = tmp_path / "kubeconfig"
+    kubeconfig.write_text(yaml.safe_dump(document))
+    staging = config.load("staging")
+    sites = tuple(
+        site.model_copy(update={"cluster": Cluster(context=name, kubeconfig=kubeconfig)})
+        for site, name in zip(staging.sites, names, strict=True)
+    )
+    with pytest.raises(SwitchboardError, match="sites private and public are one cluster"):
+        identity.verify(staging.model_copy(update={"sites": sites}), tmp_path, applying=applying)
+
+
 def _kubectl() -> Path:
     found = lookup.find("kubectl")
     assert found is not None

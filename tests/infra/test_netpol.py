@@ -174,6 +174,25 @@ def test_a_pod_of_a_workload_has_its_templates_labels_and_ports() -> None:
     }
     assert Pod.of(workload) == Pod("ours", {"app": "a"}, None, "w", {("TCP", "http"): 80})
 
+    scheduled = {"metadata": workload["metadata"], "spec": {"jobTemplate": {"spec": workload["spec"]}}}
+    assert Pod.of(scheduled) == Pod.of(workload)
+    bare = {"metadata": {"name": "w"}, "spec": {"template": {"spec": {"containers": []}}}}
+    assert Pod.of(bare) == Pod("default", {}, None, "w")
+
+
+def test_two_replicas_are_not_one_pod() -> None:
+    closed = [policy(of={}, types=["Ingress", "Egress"])]
+    workload = {
+        "metadata": {"name": "w", "namespace": "ours"},
+        "spec": {"template": {"metadata": {"labels": {"app": "a"}}, "spec": {"containers": []}}},
+    }
+    one, other = Pod.of(workload), Pod.of(workload)
+    assert not judge(closed, NAMESPACES, one, other, 1)
+    assert judge(closed, NAMESPACES, one, one, 1)
+    first, second = Pod.of(workload, ip="10.1.0.8"), Pod.of(workload, ip="10.1.0.9")
+    assert not judge(closed, NAMESPACES, first, second, 1)
+    assert judge(closed, NAMESPACES, first, Pod.of(workload, ip="10.1.0.8"), 1)
+
 
 # --- what holds for all policies ---
 

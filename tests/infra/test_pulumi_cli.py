@@ -29,7 +29,7 @@ from switchboard import paths
 from switchboard.errors import SwitchboardError
 from switchboard.paths import ROOT
 from switchboard.progress import Progress, Step
-from tests.conftest import free_networks, stack_document
+from tests.conftest import shared_networks, stack_document
 from tests.infra.test_pulumi_output import OUTPUT
 
 
@@ -181,7 +181,7 @@ def test_operations_that_a_kill_left_pending_are_cleared(
     """With a real Pulumi, whose stack has its file in the checkout."""
     stack = f"test-pending-{os.getpid()}"
     file = ROOT / f"Pulumi.{stack}.yaml"
-    file.write_text(yaml.safe_dump(stack_document(free_networks(4))))
+    file.write_text(yaml.safe_dump(stack_document(shared_networks())))
     monkeypatch.setenv("SWITCHBOARD_STATE", str(tmp_path / "state"))
     monkeypatch.delenv("PULUMI_HOME", raising=False)
     try:
@@ -218,7 +218,7 @@ def busy(
     """A stack that a real `pulumi up` is at work on: stopped in the middle, let go at the end."""
     stack = f"test-busy-{os.getpid()}"
     file = ROOT / f"Pulumi.{stack}.yaml"
-    file.write_text(yaml.safe_dump(stack_document(free_networks(4))))
+    file.write_text(yaml.safe_dump(stack_document(shared_networks())))
     monkeypatch.setenv("SWITCHBOARD_STATE", str(tmp_path / "state"))
     monkeypatch.delenv("PULUMI_HOME", raising=False)
     pulumi: subprocess.Popen[bytes] | None = None
@@ -279,7 +279,15 @@ def test_of_two_ups_the_second_is_told_by_whom_the_stack_is_held(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "refused"), [(["up"], True), (["preview"], False), (["--version"], False)]
+    ("arguments", "refused"),
+    [
+        (["up"], True),
+        (["-v", "3", "up"], True),
+        (["stack", "import"], True),
+        (["preview"], False),
+        (["--version"], False),
+        (["config", "set", "x", "up"], False),
+    ],
 )
 def test_a_command_that_changes_the_stack_waits_for_nobody(
     stack: str, tmp_path: Path, arguments: list[str], refused: bool
@@ -305,12 +313,25 @@ def test_a_command_that_changes_the_stack_waits_for_nobody(
         (["stack", "ls"], False),
         (["up", "--policy-pack", "other"], False),
         (["preview", "--policy-pack=other"], False),
+        (["watch"], True),
+        (["--color", "never", "--non-interactive", "update"], True),
+        (["up", "--policy-pack-config", "severity.json"], True),
+        (["stack", "init", "preview"], False),
+        (["config", "set", "switchboard:domain", "up"], False),
     ],
 )
 def test_the_policies_are_asked_where_changes_are_made_or_shown(arguments: list[str], judged: bool) -> None:
     policies = ["--policy-pack", str(ROOT / "infra" / "policy")] if judged else []
     assert pulumi_cli.with_policies(arguments) == [*arguments, *policies]
+    assert pulumi_cli.with_policies([*arguments, "--", "x"]) == [*arguments, *policies, "--", "x"]
     assert (pulumi_cli.POLICIES / "PulumiPolicy.yaml").is_file()
+
+
+def test_another_stack_s_name_reaches_no_pulumi(stack: str, tools: toolchain.Toolchain) -> None:
+    """Only this stack's clusters were looked at; the one that is named would be destroyed."""
+    with pytest.raises(SwitchboardError, match="names stack production") as caught:
+        pulumi_cli.run(stack, tools, ["destroy", "--stack", "production", "--yes"])
+    assert "switchboard pulumi --stack production -- …" in str(caught.value)
 
 
 def test_who_holds_the_stack_by_a_pulumi_command_is_named(stack: str) -> None:
@@ -342,9 +363,8 @@ def test_an_interrupted_up_lets_pulumi_end_in_order(
     script.chmod(stat.S_IRWXU)
     log = paths.state_dir(stack) / "logs" / "pulumi-up.log"
     code = (
-        "import io, signal, sys\n"
+        "import io, sys\n"
         "from pathlib import Path\n"
-        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a job in the background is born deaf to it
         "from infra import pulumi_cli\n"
         "from infra.local.toolchain import Found, Toolchain\n"
         "from switchboard.progress import Progress\n"

@@ -200,6 +200,39 @@ def test_a_marker_that_somebody_edited_removes_nothing_outside(tmp_path: Path) -
         write(some("b"), folder)
 
 
+@pytest.mark.parametrize("rest", ["a", "b"])
+def test_behind_a_link_nothing_is_written_or_removed(rest: str, tmp_path: Path) -> None:
+    folder, elsewhere = tmp_path / "out", tmp_path / "elsewhere"
+    write(some("a", "b"), folder)
+    (folder / "s").rename(elsewhere)
+    (folder / "s").symlink_to(elsewhere)
+    before = texts(elsewhere)
+    with pytest.raises(SwitchboardError, match="out/s is a link"):
+        write(Rendered(stack="t", files={f"t/{rest}.yaml": "kind: changed\n"}), folder)
+    with pytest.raises(SwitchboardError, match="out/s is a link"):
+        write(Rendered(stack="t", files={f"s/{rest}.yaml": "kind: changed\n"}), folder)
+    assert texts(elsewhere) == before
+    assert not (folder / "t").exists(), "nothing is done by halves"
+
+
+def test_a_linked_file_is_not_written_through(tmp_path: Path) -> None:
+    precious, folder = tmp_path / "precious.yaml", tmp_path / "out"
+    precious.write_text("precious")
+    (folder / "s").mkdir(parents=True)
+    (folder / "s" / "a.yaml").symlink_to(precious)
+    with pytest.raises(SwitchboardError, match=r"a\.yaml is a link"):
+        write(some("a"), folder, force=True)
+    assert precious.read_text() == "precious"
+
+
+def test_the_folder_itself_may_be_a_link(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "out").symlink_to(tmp_path / "real")
+    write(some("a"), tmp_path / "out")
+    write(some("b"), tmp_path / "out")
+    assert set(texts(tmp_path / "real")) == {"s/b.yaml", MARKER}
+
+
 def test_the_command(tmp_path: Path) -> None:
     out = tmp_path / "new" / "staging"
     done = CliRunner().invoke(app, ["render", "--stack", "staging", "--out", str(out), "--output", "json"])

@@ -1,6 +1,7 @@
 """`staging` and `production` as the platform engineer sees them: the real `pulumi` on the committed stack files.
 
-All contexts lead to one real control plane; where secrets are kept is a passphrase, as the bank's Vault isn't here.
+All contexts lead to one real control plane, which the `kubectl` of these tests makes out to be one for each context;
+where secrets are kept is a passphrase, as the bank's Vault isn't here.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import re
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,11 @@ import yaml
 from infra import config
 from infra.declared import declare
 from infra.local import toolchain
+from infra.local.toolchain import lookup
 from infra.plugin.install import install_in_home
 from infra.plugin.servicer import VERSION
-from switchboard.kube import NAMESPACES, Credentials, Kube
 from switchboard.paths import ROOT
-from tests.conftest import ControlPlane, run_apart
+from tests.conftest import ControlPlane
 
 SECRETS = {key: f"hunter2-{key}" for key in config.SECRETS}
 STACKS = ("staging", "production")
@@ -50,7 +51,8 @@ class Project:
         install_in_home(folder / "home", VERSION)
         self.backend = folder / "backend"
         self.backend.mkdir()
-        contexts = [site["cluster"]["context"] for site in document["config"]["switchboard:sites"]]
+        sites = document["config"]["switchboard:sites"]
+        contexts = [site["cluster"]["context"] for site in sites]
         self.environ = {
             **os.environ,
             "PATH": os.pathsep.join([*map(str, tools.bin_dirs), os.environ["PATH"]]),
@@ -63,6 +65,17 @@ class Project:
             "SWITCHBOARD_STACK_FILE": str(self.file),
             "SWITCHBOARD_STATE": str(folder / "state"),
         }
+        own = self._uid()
+        self.uids = {site["name"]: f"{own[:-1]}{number}" for number, site in enumerate(sites)}
+        """By site, as the stack file and `switchboard` know them."""
+        tools_of_tests = folder / "tools"
+        tools_of_tests.mkdir()
+        answers = {site["cluster"]["context"]: self.uids[site["name"]] for site in sites}
+        _write_kubectl(tools_of_tests / "kubectl", self.kubectl, own, answers)
+        before = os.environ.get(lookup.HAND_BUILT)
+        self.environ[lookup.HAND_BUILT] = os.pathsep.join(
+            [str(tools_of_tests), *([before] if before else [])]
+        )
         self.run("stack", "init", stack)
         self.file_without_secrets = self.file.read_text()
 
@@ -88,7 +101,7 @@ class Project:
                 path = f"switchboard:sites[{index}].cluster.id"
                 self.run("config", "set", "--stack", self.stack, "--path", path, uids[site.name])
 
-    def uid(self) -> str:
+    def _uid(self) -> str:
         words = [self.kubectl, "get", "namespace", "kube-system", "-o", "jsonpath={.metadata.uid}"]
         return subprocess.run(words, env=self.environ, capture_output=True, text=True, check=True).stdout
 
@@ -96,6 +109,25 @@ class Project:
         """All that Pulumi keeps, and the stack file."""
         files = [path for path in self.backend.rglob("*") if path.is_file()]
         return "\n".join(path.read_text() for path in [self.file, *files])
+
+
+def _write_kubectl(file: Path, kubectl: str, own: str, answers: Mapping[str, str]) -> None:
+    """A program that is `kubectl`, but for the UID of the cluster: each context has another one.
+
+    Two sites may not be one cluster, and a control plane for each of a stack's costs its time and memory.
+    """
+    cases = "\n".join(f'  *" --context {context} "*) uid={uid};;' for context, uid in answers.items())
+    file.write_text(
+        f"""#!/bin/sh
+uid={own}
+case " $* " in
+{cases}
+esac
+answer=$({kubectl} "$@") || exit
+printf '%s\n' "$answer" | sed "s/{own}/$uid/"
+"""
+    )
+    file.chmod(0o755)
 
 
 def _kubeconfig(file: Path, control_plane: ControlPlane, contexts: list[str]) -> Path:
@@ -142,17 +174,17 @@ def _clear(text: str) -> list[str]:
 def test_a_preview_shows_every_object_and_no_secret(stack: str, request: pytest.FixtureRequest) -> None:
     project: Project = request.getfixturevalue(stack)
     project.set_secrets()
-    uid = project.uid()
-    sites = [site.name for site in config.load(stack).sites]
+    *named, last = project.uids
     # One is not named yet: a preview warns, and tells what to do.
-    project.set_ids({site: uid for site in sites[:-1]})
+    project.set_ids({site: project.uids[site] for site in named})
     # With the policies, which refuse nothing of it: a violation would fail the preview.
     policies = ("--policy-pack", str(ROOT / "infra" / "policy"))
     shown = project.run("preview", "--stack", stack, "--diff", "--show-secrets=false", *policies)
     expected = _expected(stack)
     found = Counter(re.findall(r"^ *\+ kubernetes:[\w./]+:(\w+): \(create\)", shown, re.MULTILINE))
     assert found == expected
-    assert f"pulumi config set --path 'switchboard:sites[{len(sites) - 1}].cluster.id' {uid}" in shown
+    command = f"pulumi config set --path 'switchboard:sites[{len(named)}].cluster.id' {project.uids[last]}"
+    assert command in shown
     assert shown.count("the stack file names none") == 1
     assert _clear(shown + project.all_text()) == []
     # All addresses are known before there is a load balancer.
@@ -169,11 +201,11 @@ def test_without_secrets_the_command_that_sets_one_is_named(staging: Project) ->
 
 def test_another_cluster_than_the_stack_file_s_is_refused(staging: Project) -> None:
     staging.set_secrets()
-    uid, other = staging.uid(), "0f0e0d0c-0000-4000-8000-000000000000"
-    staging.set_ids({"private": uid, "public": other})
+    other = "0f0e0d0c-0000-4000-8000-000000000000"
+    staging.set_ids({**staging.uids, "public": other})
     shown = staging.run("up", "--yes", "--stack", "staging", fails=True)
     refusal = (
-        f"site public: context bank-staging-public is cluster {uid}, the stack file names {other}; "
+        f"site public: context bank-staging-public is cluster {staging.uids['public']}, the stack file names {other}; "
         "nothing was sent"
     )
     assert refusal in shown
@@ -182,7 +214,7 @@ def test_another_cluster_than_the_stack_file_s_is_refused(staging: Project) -> N
 
 
 def test_so_it_is_before_a_command_that_runs_no_program(staging: Project) -> None:
-    staging.set_ids(dict.fromkeys(["private", "public"], "0f0e0d0c-0000-4000-8000-000000000000"))
+    staging.set_ids({**staging.uids, "private": "0f0e0d0c-0000-4000-8000-000000000000"})
     words = [
         sys.executable,
         "-m",
@@ -209,7 +241,7 @@ def test_up_refuses_a_cluster_that_nothing_names(staging: Project) -> None:
 
 def test_one_component_is_applied_alone_and_its_secrets_are_encrypted(staging: Project) -> None:
     staging.set_secrets()
-    staging.set_ids(dict.fromkeys(["private", "public"], staging.uid()))
+    staging.set_ids(staging.uids)
     # On a stack that was never applied, what holds it has to be named as well.
     parts = ("infra:Site::*", "providers:kubernetes::*", "Namespace::private-switchboard-core")
     wanted = (*parts, "infra:Mlflow::mlflow", "Secret::mlflow-store")
@@ -228,10 +260,17 @@ def test_one_component_is_applied_alone_and_its_secrets_are_encrypted(staging: P
         kept = staging.all_text()
         assert made["metadata"]["name"] in kept
         assert _clear(shown + kept) == []
-    finally:
-        run_apart(_remove_namespace(staging))
+    finally:  # for the other tests of the stack nothing was ever applied
+        staging.run("destroy", "--yes", "--skip-preview", "--stack", "staging")
 
 
-async def _remove_namespace(project: Project) -> None:
-    async with Kube(Credentials.from_kubeconfig(Path(project.environ["KUBECONFIG"]))) as kube:
-        await kube.delete(NAMESPACES, "switchboard-core")
+def test_two_sites_that_are_one_cluster_are_refused(
+    staging: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    staging.set_secrets()
+    monkeypatch.delitem(staging.environ, lookup.HAND_BUILT)  # with a kubectl that tells the truth
+    shown = staging.run("preview", "--stack", "staging", fails=True)
+    assert "sites private and public are one cluster, " in shown
+    assert "contexts bank-staging-private and bank-staging-public lead to it; nothing was sent" in shown
+    assert "Traceback" not in shown
+    assert "kubernetes:" not in shown

@@ -52,6 +52,22 @@ def test_without_a_url_it_says_so(
     assert word in caplog.text
 
 
+def test_a_database_of_a_newer_mlflow_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As after a rollback to an older image: there is no way back down."""
+    url = f"sqlite:///{tmp_path}/mlflow.db"
+    engine = sqlalchemy.create_engine(url)
+    with engine.begin() as connection:
+        connection.execute(sqlalchemy.text("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL)"))
+        connection.execute(sqlalchemy.text("INSERT INTO alembic_version VALUES ('ffff00000000')"))
+        connection.execute(sqlalchemy.text("CREATE TABLE experiments (experiment_id INTEGER)"))
+    monkeypatch.setenv(database.VARIABLE, url)
+    assert database.main() == 1
+    last = caplog.records[-1].getMessage()
+    assert "is of a newer MLflow than this one" in last and "ffff00000000" in last
+
+
 def test_a_failure_names_the_database_and_not_its_password(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

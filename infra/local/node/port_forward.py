@@ -10,11 +10,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import socket
+import struct
 from dataclasses import dataclass, field
 
 from aiohttp import WSMsgType, web
 
 from infra.local.node import spdy
+from infra.local.node.clients import while_there
 
 log = logging.getLogger(__name__)
 
@@ -33,8 +36,32 @@ class _Request:
     data: int | None = None
     task: asyncio.Task[None] | None = None
     writer: asyncio.StreamWriter | None = None
+    sent: bool = False
+    """The client has sent all that it will."""
     tried: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the pod has taken the connection, or hasn't."""
+
+    def full(self) -> bool:
+        """Whether more waits for the program than should."""
+        return self.writer is not None and self.writer.transport.get_write_buffer_size() > _UNSENT_BYTES
+
+    async def room(self) -> None:
+        """Wait until the program has taken some of it, or takes nothing any more."""
+        if self.writer is not None:
+            with contextlib.suppress(OSError):
+                await self.writer.drain()
+
+
+def _is_port(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) <= 5 and 0 < int(text) < 1 << 16
+
+
+def _break_off(transport: asyncio.WriteTransport) -> None:
+    """Close without waiting for a program that doesn't read: with what it should have had, an end can't reach it."""
+    if transport.get_write_buffer_size():
+        one = transport.get_extra_info("socket")
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # a reset does
+    transport.abort()
 
 
 class PortForward:
@@ -55,6 +82,8 @@ class PortForward:
                     break
                 for frame in self._framer.feed(message.data):
                     await self._handle(frame)
+        except ConnectionError:
+            pass  # the client has gone
         except spdy.ProtocolError as error:
             log.warning("port-forward to pod %s: the client sent %s", self._pod, error)
         finally:
@@ -79,39 +108,50 @@ class PortForward:
     async def _open(self, opened: spdy.Opened) -> None:
         headers = opened.headers
         id, kind, port = headers.get("requestid", ""), headers.get("streamtype"), headers.get("port", "")
-        right = kind in ("error", "data") and port.isdigit() and 0 < int(port) < 1 << 16
         request = self._requests.get(id) or _Request()
-        if not right or (id not in self._requests and len(self._requests) >= _MAX_REQUESTS):
+        right = (
+            _is_port(port)
+            and ((kind == "error" and request.error is None) or (kind == "data" and request.data is None))
+            and opened.stream not in self._by_stream
+            and (id in self._requests or len(self._requests) < _MAX_REQUESTS)
+        )
+        if not right:
             await self._ws.send_bytes(spdy.reset(opened.stream, spdy.REFUSED_STREAM))
             return
         self._requests[id] = self._by_stream[opened.stream] = request
-        await self._ws.send_bytes(self._framer.reply(opened.stream))
         if kind == "error":
             request.error = opened.stream
         else:
             request.data = opened.stream
+        await self._ws.send_bytes(self._framer.reply(opened.stream))
         if request.task is None and request.error is not None and request.data is not None:
             request.task = asyncio.create_task(self._serve(id, request, int(port)))
 
     async def _to_pod(self, stream: int, data: bytes, fin: bool) -> None:
         request = self._by_stream.get(stream)
-        if request is None or stream != request.data or request.task is None:
+        if request is None or stream != request.data or request.task is None or request.sent:
             return
+        request.sent = fin
         await request.tried.wait()
-        if request.writer is None:
+        if (writer := request.writer) is None:
             return
         with contextlib.suppress(OSError):
             if data:
-                request.writer.write(data)
+                writer.write(data)
             if fin:
-                request.writer.write_eof()
-            # One slow program holds up the tunnel only when a mebibyte waits for it.
-            await request.writer.drain()
+                writer.write_eof()
+        # One slow program holds up the tunnel only when a mebibyte waits for it.
+        if request.full():
+            await while_there(self._ws, request.room())
 
     async def _serve(self, id: str, request: _Request, port: int) -> None:
         problem = ""
         try:
             problem = await self._forward(request, port)
+        except asyncio.CancelledError:
+            if request.writer is not None:
+                _break_off(request.writer.transport)
+            raise
         finally:
             self._requests.pop(id, None)
             if request.writer is not None:

@@ -7,6 +7,8 @@ thresholds, so that one slow answer doesn't take a pod out of service.
 from __future__ import annotations
 
 import asyncio
+import functools
+import importlib
 import random
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
@@ -139,16 +141,19 @@ async def _tcp(action: Mapping[str, Any], one: Object, pod_ip: str) -> Answer:
     return Answer(True)
 
 
+_libraries: dict[str, Any] = {}
 _SERVING = b"\x08\x01"
 
 
 async def _grpc(action: Mapping[str, Any], pod_ip: str, timeout_s: float) -> Answer:
     """One grpc.health.v1.Health/Check, its two small messages by hand.
 
-    The library is loaded by the first pod that needs it: it costs an agent 20 MB.
+    The library is loaded by the first pod that needs it: it costs an agent 20 MB. In a thread, since it takes
+    long enough to keep other pods waiting.
     """
-    import grpc.aio
-
+    if "grpc" not in _libraries:
+        _libraries["grpc"] = await asyncio.to_thread(importlib.import_module, "grpc")  # with `grpc.aio`
+    grpc = _libraries["grpc"]
     address, service = f"{pod_ip}:{action['port']}", (action.get("service") or "").encode()
     size = len(service)
     length = bytes([size]) if size < 0x80 else bytes([size & 0x7F | 0x80, size >> 7])
@@ -167,8 +172,10 @@ async def _grpc(action: Mapping[str, Any], pod_ip: str, timeout_s: float) -> Ans
     )
 
 
+@functools.cache
 def _tls() -> ssl.SSLContext:
-    context = ssl.create_default_context()
+    """One for all probes: to make it costs more than to ask."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE  # as a kubelet: a probe asks whether it lives, not who it is
     return context

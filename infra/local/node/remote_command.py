@@ -10,19 +10,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from aiohttp import WSMsgType, web
 
+from infra.local.node.clients import while_there
 from infra.local.runtime import Session
-from infra.local.runtime.sessions import read, read_now, write
+from infra.local.runtime.sessions import read, read_late, write
 
 PROTOCOLS = ("v5.channel.k8s.io", "v4.channel.k8s.io")
 STDIN, STDOUT, STDERR, ERROR, RESIZE, CLOSE = 0, 1, 2, 3, 4, 255
-_LATE_BYTES = 1 << 20
-"""Of what the command left in its pipe; a child in the background may go on writing for ever."""
+_UNREAD_BYTES = 1 << 20
+"""Of what the client sent, before it is read on only as fast as the command reads."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,52 @@ def status(code: int | None, container: str) -> Mapping[str, Any]:
     }
 
 
+class _Input:
+    """What the client sent for the command's stdin, on its way there: one puts in, one moves it on."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._waiting = bytearray()
+        self._ended = False
+        self._more = asyncio.Event()
+        self._taken = asyncio.Event()
+
+    def put(self, data: bytes) -> None:
+        if not self._ended:
+            self._waiting += data
+            self._more.set()
+
+    def end(self) -> None:
+        self._ended = True
+        self._more.set()
+
+    @property
+    def full(self) -> bool:
+        return len(self._waiting) >= _UNREAD_BYTES
+
+    async def room(self) -> None:
+        while self.full:
+            self._taken.clear()
+            await self._taken.wait()
+
+    async def move(self) -> None:
+        """Until the client has ended it, and all is written; what the command doesn't want, is for nobody."""
+        session = self._session
+        while self._waiting or not self._ended:
+            self._more.clear()
+            data = bytes(self._waiting)
+            self._waiting.clear()
+            self._taken.set()
+            if not data:
+                await self._more.wait()
+            elif session.stdin >= 0:
+                try:
+                    await write(session.stdin, data)
+                except OSError:  # it reads no more: so will its end be told
+                    session.close_stdin()
+        session.close_stdin()
+
+
 class RemoteCommand:
     """Joins one session's streams to a WebSocket until one of both ends."""
 
@@ -78,21 +125,26 @@ class RemoteCommand:
 
     async def run(self, *, attached: bool = False) -> None:
         """Returns when it is over; `attached`: the end of the program is no news of ours."""
-        session = self._session
-        await self._ws.send_bytes(bytes([STDOUT if self._wanted.stdout else STDERR]))  # it has begun
-        await session.joined()
-        streams = {STDOUT: session.stdout if self._wanted.stdout or session.terminal else -1}
-        streams[STDERR] = session.stderr if self._wanted.stderr else -1
-        pumps = {asyncio.create_task(self._pump(channel, fd)) for channel, fd in streams.items() if fd >= 0}
-        hearing = asyncio.create_task(self._hear())
-        ended = asyncio.ensure_future(session.ended())
+        session, tasks = self._session, set[asyncio.Future[Any]]()
         try:
+            await self._ws.send_bytes(bytes([STDOUT if self._wanted.stdout else STDERR]))  # it has begun
+            await session.joined()
+            streams = {STDOUT: session.stdout if self._wanted.stdout or session.terminal else -1}
+            streams[STDERR] = session.stderr if self._wanted.stderr else -1
+            pumps = [
+                asyncio.create_task(self._pump(channel, fd)) for channel, fd in streams.items() if fd >= 0
+            ]
+            typed = _Input(session)
+            hearing, moving = asyncio.create_task(self._hear(typed)), asyncio.create_task(typed.move())
+            ended = asyncio.ensure_future(session.ended())
+            tasks |= {*pumps, hearing, moving, ended}
             await asyncio.wait({hearing, ended}, return_when="FIRST_COMPLETED")
             if not ended.done():
                 return  # the client has gone
             await _cancel(pumps)
             for channel, fd in streams.items():
-                await self._send_late(channel, fd)
+                for data in read_late(fd) if fd >= 0 else ():
+                    await self._send(channel, data)
             end = ended.result()
             if session.refusal is not None:
                 await self._send(STDERR if self._wanted.stderr else STDOUT, f"{session.refusal}\r\n".encode())
@@ -101,41 +153,34 @@ class RemoteCommand:
         except ConnectionError:
             pass  # the client has gone
         finally:
-            await _cancel({hearing, ended, *pumps})
+            await _cancel(tasks)
 
     async def _pump(self, channel: int, fd: int) -> None:
         with contextlib.suppress(ConnectionError):
             while data := await read(fd):
                 await self._send(channel, data)
 
-    async def _send_late(self, channel: int, fd: int) -> None:
-        left = _LATE_BYTES
-        while fd >= 0 and left > 0 and (data := read_now(fd)):
-            await self._send(channel, data)
-            left -= len(data)
-
     async def _send(self, channel: int, data: bytes) -> None:
         await self._ws.send_bytes(bytes([channel]) + data)
 
-    async def _hear(self) -> None:
+    async def _hear(self, typed: _Input) -> None:
         async for message in self._ws:
             if message.type is not WSMsgType.BINARY or not message.data:
                 return
             channel, data = message.data[0], message.data[1:]
-            if channel == STDIN and data and self._wanted.stdin and self._session.stdin >= 0:
-                try:
-                    await write(self._session.stdin, data)
-                except OSError:  # it reads no more: so will its end be told, and the rest is for nobody
-                    self._session.close_stdin()
+            if channel == STDIN and self._wanted.stdin:
+                typed.put(data)
+                if typed.full:
+                    await while_there(self._ws, typed.room())
             elif channel == CLOSE and data == bytes([STDIN]):
-                self._session.close_stdin()
+                typed.end()
             elif channel == RESIZE:
                 with contextlib.suppress(ValueError, KeyError, TypeError):
                     size = json.loads(data)
                     self._session.resize(int(size["Width"]), int(size["Height"]))
 
 
-async def _cancel(tasks: set[Any]) -> None:
+async def _cancel(tasks: Iterable[asyncio.Future[Any]]) -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)

@@ -6,6 +6,7 @@ refused without a certificate of that CA.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import ssl
 from collections.abc import Callable, Iterable
@@ -20,6 +21,7 @@ from infra.local.node.port_forward import PortForward
 from infra.local.node.records import Container
 from infra.local.node.remote_command import RemoteCommand, Wanted
 from infra.local.runtime import NoSuchContainer, Session
+from infra.local.runtime.runtime import VIEWERS_MOST
 
 log = logging.getLogger(__name__)
 
@@ -112,9 +114,14 @@ class KubeletServer:
         return worker, container
 
     def _running(self, request: web.Request) -> tuple[PodWorker, str]:
-        """The container that is asked for, by its run. Raises HTTPNotFound, HTTPBadRequest."""
+        """The container that is asked for, by its run. Raises HTTPNotFound, HTTPBadRequest, HTTPServiceUnavailable."""
         worker, container = self._container(request)
         if container.phase == "running" and container.run_id is not None:
+            if not worker.context.runtime.has_room(container.run_id):
+                raise web.HTTPServiceUnavailable(
+                    text=f'container "{container.name}" in pod "{request.match_info["pod"]}" has {VIEWERS_MOST} '
+                    "commands and viewers already: wait until one has ended\n"
+                )
             return worker, container.run_id
         why = container.problem.reason if container.problem else container.phase
         raise web.HTTPBadRequest(
@@ -149,9 +156,10 @@ class KubeletServer:
         if worker.record.ip is None or worker.record.outcome is not None:
             raise web.HTTPBadRequest(text=f'pod "{podspec.name(worker.pod)}" is not running\n')
         ws = _web_socket(request, (port_forward.PROTOCOL,))
-        await ws.prepare(request)
-        await PortForward(ws, podspec.label(worker.pod), worker.record.ip).run()
-        await ws.close()
+        with contextlib.suppress(ConnectionError):  # the client has gone
+            await ws.prepare(request)
+            await PortForward(ws, podspec.label(worker.pod), worker.record.ip).run()
+            await ws.close()
         return ws
 
     async def _logs(self, request: web.Request) -> web.StreamResponse:
@@ -211,9 +219,10 @@ async def _stream(
     except OSError as error:
         raise web.HTTPServiceUnavailable(text=f"{error}\n") from error
     try:
-        await ws.prepare(request)
-        await RemoteCommand(ws, session, wanted, request.match_info["container"]).run(attached=attached)
-        await ws.close()
+        with contextlib.suppress(ConnectionError):  # the client has gone
+            await ws.prepare(request)
+            await RemoteCommand(ws, session, wanted, request.match_info["container"]).run(attached=attached)
+            await ws.close()
     finally:
         session.close()
     return ws

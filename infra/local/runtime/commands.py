@@ -151,8 +151,8 @@ class Commands:
                 if request["argv"]:
                     self._run(guest, request, fds)
                 else:
-                    self._join(guest, request, fds)
-                    fds = []
+                    given, fds = fds, []  # they are the guest's from here on, who may be gone already
+                    self._join(guest, request, given)
         except (OSError, EOFError, ValueError, TypeError, KeyError):
             self._leave(guest)
         finally:
@@ -166,11 +166,12 @@ class Commands:
 
     def _join(self, guest: _Guest, request: dict, fds: list[int]) -> None:
         guest.outputs = dict(zip((b"stdout", b"stderr"), fds, strict=False))
-        guest.holds_stdin = bool(request["stdin"])
-        if self.input >= 0 and (self.terminal or guest.holds_stdin):
+        types = bool(request["stdin"])
+        if self.input >= 0 and (self.terminal or types):
             door.hand_over(guest.connection, b"+", self.input)
         else:
             guest.connection.send(b"+")
+        guest.holds_stdin = types  # who never got in, ends nothing by leaving
 
     def _run(self, guest: _Guest, request: dict, fds: list[int]) -> None:
         child = os.fork()

@@ -64,7 +64,7 @@ def check(spec: ContainerSpec, own_uid: int, own_gid: int) -> None:
 
 
 def _check_mount(target: str) -> None:
-    path = PurePosixPath(target)
+    path = PurePosixPath(_plain(target))
     if not path.is_absolute() or path == PurePosixPath("/") or ".." in path.parts:
         raise StartError(
             "CreateContainerConfigError", f"mount path {target!r} is not an absolute path below /"
@@ -89,7 +89,8 @@ def steps(spec: ContainerSpec, host_resolv_conf: str, localtime: bytes | None) -
         made[place] = ("file", place, text.encode(), 0o644)
     if localtime is not None:
         made["/etc/localtime"] = ("file", "/etc/localtime", localtime, 0o644)
-    made.setdefault(spec.working_dir, ("dir", spec.working_dir))
+    working_dir = _plain(spec.working_dir)
+    made.setdefault(working_dir, ("dir", working_dir))
     hidden = [_plain(place) + "/" for place in (*spec.tmpfs, *(mount.target for mount in spec.mounts))]
     made = {place: step for place, step in made.items() if not _hidden(place, step, hidden)}
     for place in spec.tmpfs:
@@ -112,7 +113,8 @@ def _depth(step: Step) -> int:
 
 
 def _plain(path: str) -> str:
-    return str(PurePosixPath(path))
+    """As the kernel reads it; PurePosixPath keeps two slashes at the beginning, which POSIX lets mean something."""
+    return str(PurePosixPath("/" + path.lstrip("/") if path.startswith("/") else path))
 
 
 def _files(spec: ContainerSpec, resolv_conf: str) -> dict[str, str]:

@@ -16,6 +16,7 @@ import marshal
 import os
 import signal
 import sys
+from collections import Counter
 from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -39,6 +40,8 @@ log = logging.getLogger(__name__)
 
 SHIM = Path(__file__).with_name("shim.py")
 START_TIMEOUT_S = 30.0
+VIEWERS_MOST = 56
+"""Of a container's `commands.MOST`: those that last as long as their client likes. Probes and hooks have the rest."""
 _GRACE_S = 10.0
 _SHIM_COMMAND = (sys.executable, "-I", "-S", "-B", str(SHIM))
 _SHIM_MODULES = ("supervise.py", "commands.py", "door.py", "sandbox.py", "crilog.py")
@@ -55,6 +58,7 @@ class Runtime:
         self._watched: dict[str, int] = {}
         self._live_cgroups: dict[str, str] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._viewers: Counter[str] = Counter()
         self._unenforced_said = False
         # A shim compiles nothing itself; where the result can't be kept, it starts slower.
         for module in _SHIM_MODULES:
@@ -155,13 +159,36 @@ class Runtime:
             session.close()
 
     def open(self, id: str, argv: Sequence[str], *, stdin: bool, stderr: bool, tty: bool) -> Session:
-        """Run a command inside the container with streams of its own; raises as `exec` does."""
+        """Run a command inside the container with streams of its own; raises as `exec` does, and OSError (no room)."""
         errors: Literal["apart", "none"] = "apart" if stderr else "none"
-        return sessions.run(self.directory / id, argv, stdin=stdin, errors=errors, tty=tty)
+        self._check_room(id)
+        return self._count(id, sessions.run(self.directory / id, argv, stdin=stdin, errors=errors, tty=tty))
 
     def attach(self, id: str, *, stdin: bool, tty: bool) -> Session:
-        """Join the streams of the container's own program (`tty`: it has a terminal). Raises NoSuchContainer."""
-        return sessions.join(self.directory / id, stdin=stdin, tty=tty)
+        """Join the streams of the container's own program (`tty`: it has a terminal).
+
+        Raises NoSuchContainer, OSError (no room).
+        """
+        self._check_room(id)
+        return self._count(id, sessions.join(self.directory / id, stdin=stdin, tty=tty))
+
+    def has_room(self, id: str) -> bool:
+        """Whether `open` and `attach` let in one more."""
+        return self._viewers[id] < VIEWERS_MOST
+
+    def _check_room(self, id: str) -> None:
+        if not self.has_room(id):
+            raise OSError(f"{VIEWERS_MOST} commands and viewers are in container {id} already")
+
+    def _count(self, id: str, session: Session) -> Session:
+        def leave() -> None:
+            self._viewers[id] -= 1
+            if not self._viewers[id]:
+                del self._viewers[id]
+
+        self._viewers[id] += 1
+        session.on_close = leave
+        return session
 
     async def stats(self, id: str) -> Stats:
         """What it uses. Raises NoSuchContainer when it doesn't run."""

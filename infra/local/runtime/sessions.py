@@ -14,7 +14,7 @@ import os
 import socket
 import struct
 import termios
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,6 +23,7 @@ from infra.local.runtime.spec import ExecResult, NoSuchContainer
 
 OUTPUT_MAX_BYTES = 1 << 20
 _READ_BYTES = 1 << 16
+_LATE_BYTES = 1 << 20
 _JOINED_PIPE_BYTES = 1 << 20
 
 
@@ -40,6 +41,8 @@ class Session:
         self.guest = False
         """It has joined the container's own program."""
         self.refusal: str | None = None
+        self.on_close: Callable[[], None] | None = None
+        """Called by the first `close`."""
         self._connection = connection
         self._loop = asyncio.get_running_loop()
         self._end: asyncio.Future[tuple[int, bool] | None] = self._loop.create_future()
@@ -101,6 +104,9 @@ class Session:
                 self._connection.send(b"e")
 
     def close(self) -> None:
+        told, self.on_close = self.on_close, None
+        if told is not None:
+            told()
         self._loop.remove_reader(self._connection)
         self._connection.close()
         for fd in {self.stdin, self.stdout, self.stderr} - {-1}:
@@ -132,7 +138,7 @@ class Session:
         self._loop.add_reader(self.stdout, take)
         end = await self.ended()
         self._loop.remove_reader(self.stdout)
-        while data := read_now(self.stdout):
+        for data in read_late(self.stdout):
             parts.append(data[: max(0, OUTPUT_MAX_BYTES - size)])
             size += len(data)
         if end is None:
@@ -149,6 +155,14 @@ def read_now(fd: int) -> bytes | None:
         return None
     except OSError:
         return b""
+
+
+def read_late(fd: int) -> Iterator[bytes]:
+    """What a command that has ended left in its pipe, of a MiB at most: its child may go on writing for ever."""
+    left = _LATE_BYTES
+    while left > 0 and (data := read_now(fd)):
+        left -= len(data)
+        yield data
 
 
 async def read(fd: int) -> bytes:

@@ -18,6 +18,7 @@ from infra.components.mlflow_store import VERIFIED_TLS, backend_uri
 from infra.components.site import SiteNamespace
 from models import database_tls
 from switchboard import labels
+from tests.infra.certificates import self_signed
 from tests.infra.components.building import ADDRESS, Built, build
 
 SIGNATURE_KEY, SECRET_SIGNATURE = "4dabf18193072939515e22adb298388d", "1b47061264138c4ac30d75fd1eb44270"
@@ -112,7 +113,7 @@ def test_the_database_is_migrated_once_before_the_servers() -> None:
 
 
 def test_a_database_s_own_ca_is_shown_to_all_who_connect() -> None:
-    pem = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
+    pem = self_signed()
     built = in_database(caCertificate=pem)
     (authority,) = [obj for (kind, _), obj in built.objects.items() if kind == "ConfigMap"]
     assert authority["data"] == {"ca.crt": pem}

@@ -34,7 +34,7 @@ WELL = Facts(
     id=ID,
     skew_s=-0.4,
     refused=(),
-    asked=52,
+    asked=81,
 )
 
 
@@ -128,7 +128,7 @@ def _edit(kubeconfig: Path, part: str, entry: str, value: dict[str, str]) -> Non
 async def test_a_user_without_rights_is_told_which(with_token: Path) -> None:
     found = _by_check(await clusters.look(_site(with_token), "staging"))
     assert found["permissions"].status is Verdict.FAILED
-    assert "get namespaces, create namespaces" in found["permissions"].what
+    assert "get namespaces, list namespaces" in found["permissions"].what
     assert found["identity"].status is Verdict.SKIPPED
 
 
@@ -174,3 +174,31 @@ def test_all_that_the_program_declares_is_asked_for(stack: str) -> None:
     groups = {kind: kind.api_version.rpartition("/")[0] for kind in declared}
     unasked = {(groups[kind], kind.plural, kind.namespaced) for kind in declared} - asked
     assert not unasked, "add them to the tables of infra.doctor.clusters"
+
+
+def test_all_that_waits_take_is_asked_for() -> None:
+    """Each object is watched until it is ready or gone."""
+    asked = clusters.needed("n")
+    declared = {(where, group, resource) for where, group, resource, _ in asked} - {("n", "", "pods")}
+    assert {(*each, verb) for each in declared for verb in ("list", "watch")} <= set(asked)
+
+
+@pytest.mark.parametrize("stack", ["local", "production"])
+def test_all_that_a_stack_grants_is_asked_for(stack: str) -> None:
+    """The API server refuses a Role of whoever hasn't its rights."""
+    asked = {
+        (group, resource, verb)
+        for where, group, resource, verb in clusters.needed(namespaces.SERVING_NAMESPACE)
+        if where is not None
+    }
+    granted = {
+        (group, resource, verb)
+        for each in declare(config.load(stack), name=stack)
+        if each.kind == "Role"
+        for rule in each.manifest["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
+    assert granted
+    assert granted <= asked

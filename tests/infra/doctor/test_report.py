@@ -15,7 +15,7 @@ from infra.doctor import Finding, Report, Verdict, examine, run, table
 from infra.doctor.report import failed, ok, skipped, warning
 from switchboard.errors import SwitchboardError
 from switchboard.paths import ROOT
-from tests.conftest import free_networks, stack_document
+from tests.conftest import shared_networks, stack_document
 
 FINDINGS = [
     ok("machine/cores", "2 cores"),
@@ -64,7 +64,7 @@ def test_a_check_that_fails_itself_is_a_finding(error: Exception, what: str, men
 def stack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     name = f"doctor{os.getpid()}"
     file = tmp_path / f"Pulumi.{name}.yaml"
-    file.write_text(yaml.safe_dump(stack_document(free_networks(4))))
+    file.write_text(yaml.safe_dump(stack_document(shared_networks())))
     monkeypatch.setenv("SWITCHBOARD_STACK_FILE", str(file))
     monkeypatch.setenv("SWITCHBOARD_STATE", str(tmp_path / "state"))
     return name

@@ -15,15 +15,14 @@ from infra.local import ports
 from infra.local.layout import SiteLayout
 from serving.gateway import settings
 from switchboard.errors import SwitchboardError
-from tests.conftest import free_networks
+from tests.conftest import shared_networks
 from tests.infra.local.runtime.conftest import Box
 from tests.infra.local.test_pki import layout_at
 
 
 @pytest.fixture
 def layout(tmp_path: Path) -> SiteLayout:
-    (network,) = free_networks(1)
-    return layout_at(tmp_path, network)
+    return layout_at(tmp_path, shared_networks()[0])
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from infra.plugin.config import Config
-from infra.plugin.refusals import lapse, plain, unauthorized
-from switchboard.kube import Credentials
+from infra.plugin.refusals import explain, lapse, plain, unauthorized
+from switchboard.kube import ApiError, Credentials
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -40,6 +40,17 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 )  # fmt: skip
 def test_plain_words(message: str, said: str) -> None:
     assert plain(message) == said
+
+
+@pytest.mark.parametrize(
+    "value", ["&value.valueUnstructured{Value:123456}", "&{map[pin:123456]}", "&{[12}3 123456]}", "123456"]
+)
+def test_a_secret_s_value_is_not_said(value: str) -> None:
+    said = f"failed to create typed patch object (n/s; /v1, Kind=Secret): .stringData.pin: expected string, got {value}"
+    secret = {"kind": "Secret", "metadata": {"name": "s", "namespace": "n"}}
+    assert explain(ApiError(500, "", said), secret) == (
+        "Secret n/s: stringData.pin: expected string, got something else"
+    )
 
 
 @given(st.text())

@@ -40,6 +40,23 @@ def test_a_secret_s_data_is_hidden_also_where_the_inputs_had_it_as_text() -> Non
     assert checkpoint(inputs, live, "m", None)["data"] == Secret({"k": "dg=="})
 
 
+@pytest.mark.parametrize(("others", "kept"), [({}, {}), ({"a": "1"}, {"annotations": {"a": "1"}})])
+def test_what_kubectl_noted_of_a_secret_is_not_kept(others: dict[str, str], kept: dict[str, Any]) -> None:
+    """`kubectl apply` notes the manifest it was given: the values once more, and in no field that is hidden."""
+    noted = {"kubectl.kubernetes.io/last-applied-configuration": '{"data":{"k":"aHVudGVyMg=="}}', **others}
+    live = {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": "x", "uid": "u", "annotations": noted},
+        "data": {"k": "aHVudGVyMg=="},
+    }
+    for inputs in (imported_inputs(live), {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "x"}}):
+        state = checkpoint(inputs, live, "m", None)
+        assert state["metadata"] == {"name": "x", "uid": "u", **kept}
+        assert state["data"] == Secret({"k": "aHVudGVyMg=="})
+    assert live["metadata"]["annotations"] == noted, "the object itself is as it was"
+
+
 def test_what_the_server_writes_is_not_applied() -> None:
     inputs = {
         **config_map(a="1"),

@@ -95,6 +95,8 @@ workload("root", pod={"securityContext": {}})
 workload("greedy", container={"resources": {"limits": {"cpu": "1"}}})
 workload("floating", image="chat:1.0")
 workload("slow", pod={"tolerations": []})
+# Without a provider of a site it goes where the current context leads, whatever it says of itself.
+k8s.core.v1.ConfigMap("stray", metadata=meta("stray", "private", **{"switchboard.dev/data-class": "restricted"}))
 k8s.rbac.v1.ClusterRole(
     "wide", metadata=meta("wide"), rules=[{"apiGroups": [""], "resources": ["pods"], "verbs": ["*"]}],
     opts=options["public"],
@@ -105,6 +107,8 @@ workload("unknown", image=later("chat:1.0"), data=later("restricted"))
 
 REFUSED = {
     ("private-data", "leak"),
+    ("private-data", "stray"),
+    ("data-region", "stray"),
     ("data-region", "abroad"),
     ("container-user", "root"),
     ("container-limits", "greedy"),
@@ -141,6 +145,7 @@ class Project:
         self.environ = {
             **os.environ,
             "PATH": os.pathsep.join([*map(str, tools.bin_dirs), os.environ["PATH"]]),
+            "KUBECONFIG": str(control_plane.kubeconfig),
             "PULUMI_HOME": str(home),
             "PULUMI_BACKEND_URL": backend.as_uri(),
             "PULUMI_CONFIG_PASSPHRASE": "test",

@@ -20,6 +20,11 @@ def tolerations(seconds: int | None, keys: tuple[str, ...] = LOST) -> list[dict[
     return [{"key": key, "operator": "Exists", "effect": "NoExecute", **given} for key in keys]
 
 
+def affinity(tier: str, operator: str = "In") -> dict[str, Any]:
+    term = {"matchExpressions": [{"key": labels.TIER, "operator": operator, "values": [tier]}]}
+    return {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [term]}}}
+
+
 def workload(
     kind: str = "Deployment",
     *,
@@ -31,6 +36,7 @@ def workload(
     inner = {
         "tolerations": tolerations(30),
         "containers": [{"name": "a", **(container or {})}],
+        "affinity": affinity(tier),
         **(pod or {}),
     }
     return {
@@ -40,7 +46,7 @@ def workload(
 
 
 STARTS_IN_60 = {"startupProbe": {"periodSeconds": 1, "failureThreshold": 60}}
-PARALLEL = {"podManagementPolicy": "Parallel"}
+PARALLEL: dict[str, Any] = {"podManagementPolicy": "Parallel"}
 
 CASES: dict[str, tuple[dict[str, Any], int | None]] = {
     "nothing but the loss itself": (workload(), 50 + 30),
@@ -108,6 +114,25 @@ CASES: dict[str, tuple[dict[str, Any], int | None]] = {
         workload(tier="edge", pod={"tolerations": [{"operator": "Exists"}]}, container=STARTS_IN_60),
         60,
     ),
+    "an edge's pod by its nodeSelector": (
+        workload(tier="edge", pod={"affinity": {}, "nodeSelector": {labels.TIER: "edge"}, "tolerations": []}),
+        0,
+    ),
+    "a label alone makes no edge": (workload(tier="edge", pod={"affinity": {}, "tolerations": []}), 350),
+    "whoever keeps off the edges is no edge": (
+        workload(tier="edge", pod={"affinity": affinity("edge", "NotIn"), "tolerations": []}),
+        350,
+    ),
+    "what an edge is only preferred for": (
+        workload(
+            tier="edge",
+            pod={
+                "tolerations": [],
+                "affinity": {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": []}},
+            },
+        ),
+        350,
+    ),
 }
 
 
@@ -128,6 +153,8 @@ def test_the_sum(case: str) -> None:
         workload(container={"startupProbe": UNKNOWN}),
         workload(container={"startupProbe": {"periodSeconds": UNKNOWN}}),
         workload(minReadySeconds=UNKNOWN),
+        workload(pod={"affinity": UNKNOWN}),
+        workload(pod={"nodeSelector": UNKNOWN}),
         {"kind": "Deployment", "spec": UNKNOWN},
     ],
 )

@@ -12,80 +12,42 @@ from hypothesis import strategies as st
 from infra.policy.manifest import UNKNOWN
 from infra.policy.rules import RULES, Site, Subject, sites_of, violations
 from switchboard import labels
-
-SITES = {
-    "private": Site("private", "cn-shanghai"),
-    "public": Site("public", "cn-shenzhen"),
-    "embedded": Site("public", "cn-shenzhen", embedded=True),
-}
-DIGEST = "registry.bank.example/chat@sha256:" + 64 * "0"
-MISSING = object()
-
-
-def deployment(**changes: Any) -> dict[str, Any]:
-    """A Deployment that no rule refuses, with `changes` by dotted path (`MISSING` removes; `c.` is the container)."""
-    about = {labels.DATA_CLASS: "internal", labels.SITE_ROLE: "public", labels.REGION: "cn-shenzhen"}
-    lost = [
-        {"key": f"node.kubernetes.io/{why}", "operator": "Exists", "tolerationSeconds": 30} for why in LOST
-    ]
-    container = {
-        "name": "app",
-        "image": DIGEST,
-        "securityContext": {"allowPrivilegeEscalation": False},
-        "resources": {"limits": {"cpu": "1", "memory": "1Gi"}},
-    }
-    spec = {"securityContext": {"runAsNonRoot": True}, "containers": [container], "tolerations": lost}
-    found: dict[str, Any] = {
-        "kind": "Deployment",
-        "metadata": {"name": "chat", "namespace": "serving", "labels": dict(about), "annotations": {}},
-        "spec": {"template": {"metadata": {"labels": dict(about), "annotations": {}}, "spec": spec}},
-    }
-    places = {"c": container, "pod": spec, "m": found["metadata"], "t": found["spec"]["template"]["metadata"]}
-    for path, value in changes.items():
-        first, *rest = path.split("__")
-        at = places[first]
-        for key in rest[:-1]:
-            at = at.setdefault(key, {})
-        if value is MISSING:
-            at.pop(rest[-1], None)
-        else:
-            at[rest[-1]] = value
-    return found
-
-
-LOST = ("not-ready", "unreachable")
-
-
-def both(data: Any, regions: str | None = None, region: Any = "cn-shenzhen") -> dict[str, Any]:
-    """A Deployment that holds `data`, and so do its pods."""
-    found = deployment()
-    for part in (found["metadata"], found["spec"]["template"]["metadata"]):
-        part["labels"] = {labels.SITE_ROLE: "public", labels.REGION: region, labels.DATA_CLASS: data}
-        part["annotations"] = {labels.DATA_REGIONS: regions} if regions is not None else {}
-    return found
-
-
-def simple(kind: str, **more: Any) -> dict[str, Any]:
-    return {"kind": kind, "metadata": {"name": "x", "labels": more.pop("labels", {})}, **more}
-
-
-def broken(manifest: dict[str, Any], site: str | None = "public") -> dict[str, list[str]]:
-    """Rule → reasons."""
-    found: dict[str, list[str]] = {}
-    for violation in violations([Subject(manifest, site, SITES)]):
-        found.setdefault(violation.rule, []).append(violation.reason)
-    return found
-
+from tests.infra.policy.manifests import (
+    DIGEST,
+    MISSING,
+    SITES,
+    both,
+    broken,
+    claims,
+    deployment,
+    held,
+    simple,
+)
 
 RULE = [{"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]}]
 CUSTOMER = {labels.DATA_CLASS: "customer"}
 
 PASSES = {
     "a careful workload": (deployment(), "public"),
-    "restricted data in a private site": (both("restricted", "cn-shenzhen") | {"x": 0}, "private"),
+    "restricted data in a private site": (both("restricted", "cn-shanghai", region="cn-shanghai"), "private"),
     "customers' data in its region": (both("customer", "cn-shenzhen, cn-beijing"), "public"),
-    "an edge in a region of its own": (both("customer", "cn-beijing", region="cn-beijing"), "public"),
-    "a region that isn't known yet": (both("customer", "cn-beijing", region=UNKNOWN), "public"),
+    "an edge in a region of its own": (
+        held(both("customer", "cn-beijing", region="cn-beijing"), "cn-beijing"),
+        "public",
+    ),
+    "an edge by its nodeSelector": (
+        deployment(
+            t__labels={labels.DATA_CLASS: "customer", labels.REGION: "cn-beijing"},
+            t__annotations={labels.DATA_REGIONS: "cn-beijing"},
+            pod__nodeSelector={labels.REGION: "cn-beijing"},
+        ),
+        "public",
+    ),
+    "regions that aren't known yet": (held(both("customer", "cn-beijing"), UNKNOWN), "public"),
+    "a claim in its region": (claims("cn-shenzhen"), "public"),
+    "a claim of its workload's class": (claims(data=None), "public"),
+    "a limit as a number": (deployment(c__resources={"limits": {"cpu": 0.5, "memory": 2**30}}), "public"),
+    "an aggregationRule that isn't known yet": (simple("ClusterRole", aggregationRule=UNKNOWN), "public"),
     "a class that isn't known yet": (both(UNKNOWN), "public"),
     "a kind that holds no data": (simple("Service"), "public"),
     "a ConfigMap of configuration": (simple("ConfigMap", labels={labels.DATA_CLASS: "internal"}), "public"),
@@ -137,6 +99,9 @@ def test_what_passes(case: str) -> None:
     assert broken(manifest, site) == {}
 
 
+NO_LIMITS: tuple[Any, ...] = ("0m", "0Mi", "0.0", 0.0, "-1", "0e3", False, "much", {})
+AGGREGATIONS: tuple[Any, ...] = ({}, {"clusterRoleSelectors": [{}]})
+
 REFUSED: list[tuple[str, dict[str, Any], str | None, str]] = [
     (
         "private-data",
@@ -144,7 +109,11 @@ REFUSED: list[tuple[str, dict[str, Any], str | None, str]] = [
         "public",
         "must stay in private sites, and its site is public",
     ),
-    ("private-data", both("restricted", "cn-shenzhen"), None, "its site is public"),
+    *(
+        ("private-data", manifest, site, f"its provider {site or '(none)'} is no site of the stack file")
+        for site in (None, "default_4_34_2")
+        for manifest in (both("restricted", "cn-shenzhen"), simple("Service"), simple("CronTab"))
+    ),
     (
         "private-data",
         deployment(
@@ -200,13 +169,24 @@ REFUSED: list[tuple[str, dict[str, Any], str | None, str]] = [
     ),
     (
         "data-region",
-        {
-            **simple("ConfigMap"),
-            "metadata": {"labels": CUSTOMER, "annotations": {labels.DATA_REGIONS: "cn-beijing"}},
-        },
-        None,
-        "doesn't say in which region it is",
+        both("customer", "cn-beijing", region="cn-beijing"),
+        "public",
+        "label says that they run in cn-beijing, and they run in cn-shenzhen",
     ),
+    (
+        "data-region",
+        both("customer", "cn-beijing", region="cn-beijing"),
+        "public",
+        "may be in cn-beijing only, and is in cn-shenzhen",
+    ),
+    (
+        "data-region",
+        held(both("customer", "cn-shenzhen", region=None), "cn-shenzhen", "cn-beijing", alternatives=2),
+        "public",
+        "may be in cn-shenzhen only, and is in cn-beijing",
+    ),
+    ("data-region", claims("cn-beijing"), "public", "its claim template words holds customer data that may"),
+    ("data-region", claims(), "public", "its claim template words holds customer data and doesn't say"),
     (
         "data-region",
         simple("Namespace", labels={labels.REGION: "mars"}),
@@ -243,6 +223,21 @@ REFUSED: list[tuple[str, dict[str, Any], str | None, str]] = [
         "public",
         "no limit of cpu",
     ),
+    *(
+        (
+            "container-limits",
+            deployment(c__resources__limits={"cpu": none, "memory": "1Gi"}),
+            "public",
+            "of cpu",
+        )
+        for none in NO_LIMITS
+    ),
+    (
+        "container-limits",
+        deployment(c__resources__limits={"cpu": "1", "memory": "0Mi"}),
+        "public",
+        "of memory",
+    ),
     (
         "container-limits",
         deployment(pod__initContainers=[{"name": "i", "image": DIGEST}]),
@@ -278,6 +273,14 @@ REFUSED: list[tuple[str, dict[str, Any], str | None, str]] = [
         simple("ClusterRole", rules=[{"nonResourceURLs": ["/metrics/*"], "verbs": ["get"]}]),
         "public",
         "'/metrics/*'",
+    ),
+    *(
+        ("rbac-wildcards", simple("ClusterRole", aggregationRule=rule), "public", "aggregationRule")
+        for rule in AGGREGATIONS
+    ),
+    *(
+        ("rbac-wildcards", simple("Role", rules=[{**RULE[0], "verbs": ["get", verb]}]), "public", verb)
+        for verb in ("escalate", "bind", "impersonate")
     ),
     (
         "rbac-wildcards",
@@ -321,9 +324,11 @@ def _paths(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     return [path] * bool(path) + [found for key, item in inner for found in _paths(item, (*path, key))]
 
 
+@pytest.mark.parametrize("region", ["cn-shenzhen", "cn-beijing"])
 @pytest.mark.parametrize("kind", ["Deployment", "StatefulSet"])
-def test_no_value_that_is_not_known_yet_breaks_a_rule(kind: str) -> None:
-    whole = both("customer", "cn-shenzhen") | {"kind": kind}
+def test_no_value_that_is_not_known_yet_breaks_a_rule(kind: str, region: str) -> None:
+    whole = held(both("customer", region, region), region) | {"kind": kind}
+    whole["spec"]["volumeClaimTemplates"] = claims(region)["spec"]["volumeClaimTemplates"]
     paths = [path for path in _paths(whole) if path != ("kind",)]
     assert len(paths) > 30
     for path in paths:

@@ -9,7 +9,7 @@ from infra.policy.stack import check
 from switchboard.errors import SwitchboardError
 
 
-@pytest.mark.parametrize("stack", ["local", "production"])
+@pytest.mark.parametrize("stack", ["local", "staging", "production"])
 def test_the_committed_stacks_pass(stack: str) -> None:
     check(config.load(stack), stack)
 

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
+import sys
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import grpc.aio
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
-from infra.local.node.probes import Answer, Prober, Tally, Timing, ask, first_wait, initial_delay_left
+from infra.local.node.probes import Answer, Prober, Tally, Timing, _tls, ask, first_wait, initial_delay_left
 from infra.local.runtime.spec import ExecResult
 from tests.infra.local.node.pods import container
 
@@ -53,24 +60,41 @@ def test_what_an_agent_finds_running_is_not_asked_all_at_once(ran_s: float, wait
     assert first_wait(Timing(period_s=10), ran_s, share=0.25) == waits_s
 
 
+async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Answer /200, /404 and so on with that status, and /slow never."""
+    head = (await reader.readuntil(b"\r\n\r\n")).decode()
+    path = head.split(" ")[1]
+    if path == "/slow":
+        await reader.read()
+    elif path == "/garbage":
+        writer.write(b"hello\r\n")
+    elif path == "/header":
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\n" if "X-Me: yes" in head else b"HTTP/1.1 400 No\r\n\r\n")
+    else:
+        writer.write(f"HTTP/1.1 {path[1:]} Some\r\nContent-Length: 0\r\n\r\n".encode())
+    writer.close()
+
+
 @pytest.fixture
 async def http() -> AsyncIterator[int]:
-    """Answers /200, /404 and so on with that status, and /slow never."""
+    server = await asyncio.start_server(respond, HOST, 0)
+    yield server.sockets[0].getsockname()[1]
+    server.close()
 
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = (await reader.readuntil(b"\r\n\r\n")).decode()
-        path = head.split(" ")[1]
-        if path == "/slow":
-            await reader.read()
-        elif path == "/garbage":
-            writer.write(b"hello\r\n")
-        elif path == "/header":
-            writer.write(b"HTTP/1.1 200 OK\r\n\r\n" if "X-Me: yes" in head else b"HTTP/1.1 400 No\r\n\r\n")
-        else:
-            writer.write(f"HTTP/1.1 {path[1:]} Some\r\nContent-Length: 0\r\n\r\n".encode())
-        writer.close()
 
-    server = await asyncio.start_server(answer, HOST, 0)
+@pytest.fixture
+async def https(tmp_path: Path) -> AsyncIterator[int]:
+    """As `http`, with a certificate that nobody signed and that names nobody."""
+    key, name, now = ec.generate_private_key(ec.SECP256R1()), x509.Name([]), datetime.now(UTC)
+    builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+    day = timedelta(days=1)
+    cert = builder.not_valid_before(now - day).not_valid_after(now + day).sign(key, hashes.SHA256())
+    kind, plain = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    pem = serialization.Encoding.PEM
+    (tmp_path / "pair").write_bytes(cert.public_bytes(pem) + key.private_bytes(pem, kind, plain))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "pair")
+    server = await asyncio.start_server(respond, HOST, 0, ssl=context)
     yield server.sockets[0].getsockname()[1]
     server.close()
 
@@ -149,6 +173,33 @@ async def test_grpc_where_nobody_listens() -> None:
     answer = await one(grpc={"port": 1})
     assert not answer.ok
     assert f"gRPC probe of {HOST}:1 failed" in answer.message
+
+
+async def test_the_library_is_loaded_beside_the_event_loop() -> None:
+    """In a process of its own, where no probe has asked for it yet."""
+    script = """
+import asyncio, sys, threading
+from infra.local.node.probes import ask
+found = []
+class Watch:
+    def find_spec(self, name, *more):
+        if name == "grpc":
+            found.append(threading.current_thread() is threading.main_thread())
+sys.meta_path.insert(0, Watch())
+async def main():
+    return await asyncio.gather(*(ask({"grpc": {"port": 1}}, {}, "127.0.0.1", None) for _ in range(3)))
+for answer in asyncio.run(main()):
+    assert answer.message.startswith("gRPC probe of 127.0.0.1:1 failed"), answer
+assert found and not any(found), found
+"""
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", script)
+    assert await asyncio.wait_for(process.wait(), timeout=60) == 0
+
+
+async def test_https_probes_share_a_context(https: int) -> None:
+    for _ in range(2):
+        assert (await one(httpGet={"path": "/200", "port": https, "scheme": "HTTPS"})).ok
+    assert _tls() is _tls()
 
 
 async def test_exec() -> None:

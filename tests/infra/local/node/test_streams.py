@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from infra.local import toolchain
+from infra.local.runtime.runtime import VIEWERS_MOST
 from tests.infra.local.node.conftest import RunningNode, Space, is_ready, main, wait
 
 DEADLINE_S = 30.0
@@ -173,12 +174,18 @@ async def test_a_terminal_with_its_size(space: Space, kubectl: Kubectl) -> None:
             os.close(near)
 
 
-async def test_a_client_that_goes_takes_its_command_along(space: Space, kubectl: Kubectl) -> None:
+@pytest.mark.parametrize("unread", [0, 500_000, 20_000_000])
+async def test_a_client_that_goes_takes_its_command_along(
+    space: Space, kubectl: Kubectl, unread: int, tmp_path: Path
+) -> None:
+    """Also where it has sent more than its command reads, or than anybody keeps."""
     await space.run("p", "sleep", "inf")
     await space.until("p", is_ready)
-    async with ending(
-        await kubectl.start("exec", "p", "--", "sh", "-c", "echo begun; sleep 1234")
-    ) as process:
+    (tmp_path / "input").write_bytes(bytes(unread))
+    words = ("exec", "-i", "p", "--", "sh", "-c", "echo begun; sleep 1234")
+    with (tmp_path / "input").open("rb") as stdin:
+        process = await kubectl.start(*words, stdin=stdin)
+    async with ending(process):
         await said(process.stdout, "begun")
 
     async def alone() -> bool:
@@ -186,6 +193,26 @@ async def test_a_client_that_goes_takes_its_command_along(space: Space, kubectl:
         return b"sleep 1234" not in out
 
     await wait(alone, "the command goes on although its client has gone")
+
+
+async def test_viewers_leave_room_for_probes(node: RunningNode, space: Space, kubectl: Kubectl) -> None:
+    probe = {"exec": {"command": ["true"]}, "periodSeconds": 1, "failureThreshold": 1}
+    await space.run("p", "sleep", "inf", readinessProbe=probe)
+    pod = await space.until("p", is_ready)
+    runtime, run = node.agent.context.runtime, main(pod)["containerID"].removeprefix("switchboard://")
+    held = [
+        runtime.open(run, ["sleep", "1000"], stdin=False, stderr=False, tty=False)
+        for _ in range(VIEWERS_MOST)
+    ]
+    for words in (("exec", "p", "--", "true"), ("attach", "p")):
+        code, _, err = await kubectl(*words)
+        assert code == 1
+        assert 'container "main" in pod "p" has 56 commands and viewers already' in err
+    assert (await runtime.exec(run, ["true"], DEADLINE_S)).exit_code == 0
+    assert is_ready(await space.get("p"))
+    for session in held:
+        session.close()
+    assert (await kubectl("exec", "p", "--", "true"))[0] == 0
 
 
 async def test_cp(space: Space, kubectl: Kubectl, tmp_path: Path) -> None:

@@ -49,6 +49,16 @@ def places(of: ContainerSpec) -> dict[str, tuple[Any, ...]]:
             "CreateContainerConfigError",
             "nothing can be mounted",
         ),
+        *(
+            (
+                {"mounts": (Mount(Path("/usr"), place),)},
+                "CreateContainerConfigError",
+                f"nothing can be mounted at {place}",
+            )
+            for place in ("//proc", "//dev", "///dev", "//dev/null", "//.host/x", "/./proc")
+        ),
+        ({"tmpfs": ("//proc",)}, "CreateContainerConfigError", "nothing can be mounted at //proc"),
+        ({"mounts": (Mount(Path("/usr"), "//"),)}, "CreateContainerConfigError", "below /"),
         ({"mounts": (Mount(Path("/nowhere"), "/d"),)}, "CreateContainerConfigError", "/nowhere isn't there"),
     ],
 )
@@ -80,6 +90,7 @@ def test_parents_come_before_what_lies_in_them() -> None:
         ((), "/tmp", "tmpfs"),
         ((Mount(Path("/usr"), "/tmp"),), "/tmp", "bind"),
         ((Mount(Path("/usr"), "/tmp/"),), "/tmp", "bind"),
+        ((Mount(Path("/usr"), "//tmp"),), "/tmp", "bind"),
         ((Mount(Path("/usr"), "/bin"),), "/bin", "bind"),
         ((Mount(Path("/usr"), "/etc"),), "/etc", "bind"),
     ],

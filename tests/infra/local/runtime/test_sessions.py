@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import stat
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,9 @@ from typing import Any
 import pytest
 
 from infra.local.runtime import ExecResult, Mount, NoSuchContainer, Runtime, Session, StartError
-from infra.local.runtime.sessions import read, write
+from infra.local.runtime.record import Folder
+from infra.local.runtime.runtime import VIEWERS_MOST
+from infra.local.runtime.sessions import read, read_late, write
 from tests.infra.local.runtime.conftest import Box
 
 APP: dict[str, Any] = {"uid": 10001, "gid": 10001, "supplemental_groups": (4242,)}
@@ -120,10 +124,12 @@ async def test_closing_ends_the_command_with_its_group(box: Box) -> None:
 
 async def test_commands_die_with_their_container(box: Box) -> None:
     await box.runtime.start(box.spec("c", "sleep", "1000"))
-    session = box.runtime.open("c", ["sleep", "1000"], stdin=False, stderr=False, tty=False)
-    running = asyncio.create_task(box.runtime.exec("c", ["sleep", "1000"], 1000))
-    await asyncio.sleep(0)  # it is asked for
+    lasting = ["sh", "-c", "echo up > /proc/1/fd/1; exec sleep 1000"]
+    session = box.runtime.open("c", lasting, stdin=False, stderr=False, tty=False)
+    running = asyncio.create_task(box.runtime.exec("c", lasting, 1000))
     async with asyncio.timeout(DEADLINE_S):
+        while box.lines("c") != ["up", "up"]:
+            await asyncio.sleep(0.01)
         await box.runtime.kill("c")
     assert await end_of(session) in ((137, False), None)
     session.close()
@@ -197,6 +203,68 @@ async def test_who_does_not_read_holds_nothing_up(box: Box) -> None:
         assert (await box.runtime.wait("c")).exit_code == 0
     session.close()
     assert sum(len(line) for line in box.lines("c")) == 5_000_000
+
+
+async def test_who_leaves_before_being_let_in_does_no_harm(box: Box) -> None:
+    await box.runtime.start(
+        box.spec("c", "sh", "-c", "read line; echo got $line", stdin=True, stdin_once=True)
+    )
+    shim = Folder(box.directory / "c").open_shim()
+    assert shim is not None
+    signal.pidfd_send_signal(shim, signal.SIGSTOP)
+    try:
+        for stdin in (True, False):
+            box.runtime.attach("c", stdin=stdin, tty=False).close()
+    finally:
+        signal.pidfd_send_signal(shim, signal.SIGCONT)
+        os.close(shim)
+    session = box.runtime.attach("c", stdin=True, tty=False)
+    await session.joined()
+    await write(session.stdin, b"a\n")
+    assert "got a" in await text_of(session.stdout, "got a\n")
+    session.close()
+    assert (await box.runtime.wait("c")).exit_code == 0
+
+
+async def test_viewers_leave_room_for_probes(box: Box) -> None:
+    await box.runtime.start(box.spec("c", "sleep", "1000"))
+    held = [
+        box.runtime.open("c", ["sleep", "1000"], stdin=False, stderr=False, tty=False)
+        for _ in range(VIEWERS_MOST - 1)
+    ]
+    held.append(box.runtime.attach("c", stdin=False, tty=False))
+    assert not box.runtime.has_room("c")
+    for ask in (
+        lambda: box.runtime.open("c", ["true"], stdin=False, stderr=False, tty=False),
+        lambda: box.runtime.attach("c", stdin=False, tty=False),
+    ):
+        with pytest.raises(OSError, match="56 commands and viewers"):
+            ask()
+    assert await box.runtime.exec("c", ["echo", "well"], DEADLINE_S) == ExecResult(0, b"well\n")
+    held.pop().close()
+    held.append(box.runtime.open("c", ["true"], stdin=False, stderr=False, tty=False))
+    assert await end_of(held[-1]) == (0, False)
+    for session in held:
+        session.close()
+    held = [
+        box.runtime.open("c", ["true"], stdin=False, stderr=False, tty=False) for _ in range(VIEWERS_MOST)
+    ]
+    assert not box.runtime.has_room("c")
+    for session in held:
+        session.close()
+
+
+def test_what_comes_late_is_bounded() -> None:
+    endless = os.open("/dev/zero", os.O_RDONLY)
+    assert sum(len(data) for data in read_late(endless)) == 1 << 20
+    os.close(endless)
+
+
+async def test_a_child_that_never_stops_writing_holds_no_command_up(box: Box) -> None:
+    await box.runtime.start(box.spec("c", "sleep", "1000"))
+    script = "for n in 1 2 3 4; do cat /dev/zero & done; exit 3"
+    done = await box.runtime.exec("c", ["sh", "-c", script], DEADLINE_S)
+    assert (done.exit_code, done.timed_out) == (3, False)
 
 
 async def test_without_stdin_it_reads_an_end(box: Box) -> None:

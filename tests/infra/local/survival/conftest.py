@@ -165,23 +165,11 @@ class Site:
         await wait(so, f"node {name}: {kind} is not {status}")
 
 
-def one_site(role: str) -> Object:
-    """A stack file's document with only that site embedded; the other one is elsewhere, and nothing is asked of it."""
-    first, second = free_networks(2)
-    document = stack_document([first, second, first, second])
-    for found in document["config"]["switchboard:sites"]:
-        if found["role"] != role:
-            del found["embedded"]
-            found["cluster"] = {"context": "nowhere"}
-            found.pop("edges", None)
-    return document
-
-
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     root, name = tmp_path_factory.mktemp("shaky"), f"shaky{os.getpid()}"
     file = root / f"Pulumi.{name}.yaml"
-    file.write_text(yaml.safe_dump(one_site("public")))
+    file.write_text(yaml.safe_dump(stack_document(free_networks(4))))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SWITCHBOARD_STACK_FILE", str(file))
         patch.setenv("SWITCHBOARD_STATE", str(root / "state"))

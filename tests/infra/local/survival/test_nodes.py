@@ -36,14 +36,14 @@ from tests.infra.local.node.conftest import Space, condition, is_ready, main, wa
 from tests.infra.local.survival.conftest import CORE, EDGE, GRACE_S, SMALL, Site, SmallDisk
 
 FOREVER = ("sh", "-c", "trap 'exit 0' TERM; echo up; while :; do sleep 0.1; done")
-UNTIL_TOLD = ("sh", "-c", "while ! test -e /work/go; do sleep 0.05; done; exit 3")
+UNTIL_TOLD = ("sh", "-c", "while ! test -e /space/go; do sleep 0.05; done; exit 3")
 
 
 def work(node: str, **more: Any) -> dict[str, Any]:
-    """What a pod on that node with a folder `/work` has."""
+    """What a pod on that node with a folder `/space` has."""
     return {
         "pod": {"nodeName": node, "volumes": [{"name": "work", "emptyDir": {}}], **more},
-        "volumeMounts": [{"name": "work", "mountPath": "/work"}],
+        "volumeMounts": [{"name": "work", "mountPath": "/space"}],
     }
 
 
@@ -342,7 +342,7 @@ async def test_a_node_that_is_cut_off_starts_its_pods_alone_after_a_restart(
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="a mount needs root")
 async def test_a_full_disk(shaky: Site, space: Space, disk: SmallDisk) -> None:
-    script = "trap 'exit 0' TERM; while :; do echo x >> /work/file 2>/dev/null || :; sleep 0.1; done"
+    script = "trap 'exit 0' TERM; while :; do echo x >> /space/file 2>/dev/null || :; sleep 0.1; done"
     await space.run("writes", "sh", "-c", script, **work(SMALL))
     await space.run("ends", *UNTIL_TOLD, **work(SMALL))
     before = {name: await space.until(name, is_ready) for name in ("writes", "ends")}

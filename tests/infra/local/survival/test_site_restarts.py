@@ -37,10 +37,10 @@ from switchboard.kube import (
     Object,
 )
 from switchboard.progress import Progress
-from tests.conftest import run_apart
-from tests.infra.local.survival.conftest import one_site
+from tests.conftest import free_networks, run_apart, stack_document
 
 STACK = f"restarts{os.getpid()}"
+SITE = "private"
 NODE = "private-1"
 PATIENCE_S = 90.0
 
@@ -97,7 +97,7 @@ class Running:
     """The site as its user sees it: what the API server says and what the Service answers."""
 
     def __init__(self) -> None:
-        (self.layout,) = cloud.layouts(STACK)
+        self.layout = cloud.layouts(STACK)[0]
 
     def ask(self, *what: tuple[Any, str]) -> list[Object]:
         async def work() -> list[Object]:
@@ -146,7 +146,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, 
     """A stack of one small private site beside whatever else runs."""
     root = tmp_path_factory.mktemp("restarts")
     file = root / f"Pulumi.{STACK}.yaml"
-    file.write_text(yaml.safe_dump(one_site("private")))
+    file.write_text(yaml.safe_dump(stack_document(free_networks(4))))
     env = {"SWITCHBOARD_STACK_FILE": str(file), "SWITCHBOARD_STATE": str(root / "state")}
     with pytest.MonkeyPatch.context() as patch:
         for name, value in env.items():
@@ -157,7 +157,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, 
 
 @pytest.fixture(scope="module")
 def running(environment: dict[str, str]) -> Running:
-    cloud.up(STACK, quiet())
+    cloud.up(STACK, quiet(), sites=[SITE])
     found = Running()
 
     async def create() -> None:
@@ -213,7 +213,7 @@ def test_down_then_a_machine_that_goes_down_in_mid_up_then_up(
         "-c",
         "import sys; from tests.infra.local.survival import test_site_restarts as t;",
     ]
-    command[-1] += "t.cloud.up(sys.argv[1], t.quiet())"
+    command[-1] += "t.cloud.up(sys.argv[1], t.quiet(), sites=[t.SITE])"
     cloud.down(STACK, quiet())
     assert leftovers.find(paths.state_dir(STACK), STACK) == []
     for name, more in MOMENTS:
@@ -225,7 +225,7 @@ def test_down_then_a_machine_that_goes_down_in_mid_up_then_up(
             up.wait()
             trials.go_down(running.layout.directory)
         more(running.layout)
-    cloud.up(STACK, quiet())
+    cloud.up(STACK, quiet(), sites=[SITE])
     until(lambda: len(running.answer()) > lines, "the Service answers again")
     assert running.identity() == before, "the same pod, claim, volume and address"
     assert running.healthy()
@@ -251,7 +251,7 @@ def test_what_dies_between_two_ups_is_started_again(running: Running) -> None:
     found = {part.name: part for part in asyncio.run(health.look(running.layout)).components}
     assert (found[supervisor.NAME].healthy, found[supervisor.NAME].note) == (False, "not running")
     assert "stopped by a signal" in found["kube-scheduler"].note and not found["kube-scheduler"].healthy
-    cloud.up(STACK, quiet())
+    cloud.up(STACK, quiet(), sites=[SITE])
     until(running.healthy, "`up` mends the rest")
     assert {name: running.record(name) for name in names} == again, (
         "what the supervisor started is as `up` would"

@@ -1,0 +1,99 @@
+"""Manifests that the policies' tests judge, and the stack's sites."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from infra.policy.rules import Site, Subject, violations
+from switchboard import labels
+
+SITES = {
+    "private": Site("private", "cn-shanghai"),
+    "public": Site("public", "cn-shenzhen"),
+    "embedded": Site("public", "cn-shenzhen", embedded=True),
+}
+DIGEST = "registry.bank.example/chat@sha256:" + 64 * "0"
+MISSING = object()
+
+
+def deployment(**changes: Any) -> dict[str, Any]:
+    """A Deployment that no rule refuses, with `changes` by dotted path (`MISSING` removes; `c.` is the container)."""
+    about = {labels.DATA_CLASS: "internal", labels.SITE_ROLE: "public", labels.REGION: "cn-shenzhen"}
+    lost = [
+        {"key": f"node.kubernetes.io/{why}", "operator": "Exists", "tolerationSeconds": 30} for why in LOST
+    ]
+    container = {
+        "name": "app",
+        "image": DIGEST,
+        "securityContext": {"allowPrivilegeEscalation": False},
+        "resources": {"limits": {"cpu": "1", "memory": "1Gi"}},
+    }
+    spec = {"securityContext": {"runAsNonRoot": True}, "containers": [container], "tolerations": lost}
+    found: dict[str, Any] = {
+        "kind": "Deployment",
+        "metadata": {"name": "chat", "namespace": "serving", "labels": dict(about), "annotations": {}},
+        "spec": {"template": {"metadata": {"labels": dict(about), "annotations": {}}, "spec": spec}},
+    }
+    places = {"c": container, "pod": spec, "m": found["metadata"], "t": found["spec"]["template"]["metadata"]}
+    for path, value in changes.items():
+        first, *rest = path.split("__")
+        at = places[first]
+        for key in rest[:-1]:
+            at = at.setdefault(key, {})
+        if value is MISSING:
+            at.pop(rest[-1], None)
+        else:
+            at[rest[-1]] = value
+    return found
+
+
+LOST = ("not-ready", "unreachable")
+
+
+def both(data: Any, regions: str | None = None, region: Any = "cn-shenzhen") -> dict[str, Any]:
+    """A Deployment that holds `data`, and so do its pods."""
+    found = deployment()
+    for part in (found["metadata"], found["spec"]["template"]["metadata"]):
+        part["labels"] = {labels.SITE_ROLE: "public", labels.DATA_CLASS: data}
+        if region is not None:
+            part["labels"][labels.REGION] = region
+        part["annotations"] = {labels.DATA_REGIONS: regions} if regions is not None else {}
+    return found
+
+
+def held(manifest: dict[str, Any], *regions: Any, alternatives: int = 1) -> dict[str, Any]:
+    """The workload, its pods bound to nodes of these regions (by one term of node affinity or several)."""
+    found = copy.deepcopy(manifest)
+    terms = [
+        {"matchExpressions": [{"key": labels.REGION, "operator": "In", "values": list(regions)}]}
+        for _ in range(alternatives)
+    ]
+    found["spec"]["template"]["spec"]["affinity"] = {
+        "nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}
+    }
+    return found
+
+
+def claims(*regions: str, data: str | None = "customer") -> dict[str, Any]:
+    """A StatefulSet of internal data, with a claim of `data` (None: it doesn't say)."""
+    about = {
+        "name": "words",
+        "labels": {labels.DATA_CLASS: data} if data is not None else {},
+        "annotations": {labels.DATA_REGIONS: ",".join(regions)} if regions else {},
+    }
+    found = deployment() | {"kind": "StatefulSet"}
+    found["spec"]["volumeClaimTemplates"] = [{"metadata": about}]
+    return found
+
+
+def simple(kind: str, **more: Any) -> dict[str, Any]:
+    return {"kind": kind, "metadata": {"name": "x", "labels": more.pop("labels", {})}, **more}
+
+
+def broken(manifest: dict[str, Any], site: str | None = "public") -> dict[str, list[str]]:
+    """Rule → reasons."""
+    found: dict[str, list[str]] = {}
+    for violation in violations([Subject(manifest, site, SITES)]):
+        found.setdefault(violation.rule, []).append(violation.reason)
+    return found
