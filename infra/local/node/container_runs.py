@@ -19,7 +19,7 @@ from infra.local.node.ending import HookFailed, end_container, run_hook
 from infra.local.node.podspec import ConfigError
 from infra.local.node.probes import Prober
 from infra.local.node.records import Container, Ended, Problem
-from infra.local.runtime import ContainerState, Image, NoSuchContainer, StartError, UnknownImage, resolve
+from infra.local.runtime import ContainerState, Image, NoSuchContainer, StartError, UnknownImage
 from switchboard.kube import Object
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ class ContainerRuns:
         self._worker = worker
         self._watchers: dict[str, asyncio.Task[None]] = {}
         self._probers: dict[str, list[asyncio.Task[None]]] = {}
+        self._fetching: set[asyncio.Future[Image]] = set()
         self.pids: dict[str, int] = {}
 
     def _one(self, name: str) -> Object:
@@ -101,10 +102,10 @@ class ContainerRuns:
     async def start(self, name: str) -> None:
         container = self._worker.record.containers[name]
         try:
-            # In a thread, and before the turn to start: an image of Debian packages may have to be fetched first.
-            image = await asyncio.to_thread(resolve, self._one(name)["image"])
+            # Before the turn to start: an image of Debian packages may have to be fetched first.
+            image = await self._image(self._one(name)["image"])
             async with self._worker.context.starts:
-                if not self._worker.ending:
+                if image is not None and not self._worker.ending:
                     await self._start(container, image)
         except UnknownImage as error:
             again = container.problem is not None and container.problem.reason.endswith(
@@ -123,6 +124,22 @@ class ContainerRuns:
             self._postpone(container, Problem(reason="CreateContainerError", message=str(error)))
         finally:
             container.busy = False
+
+    async def _image(self, ref: str) -> Image | None:
+        """The image, however long it takes; None if the pod has to end before (`leave_fetches`)."""
+        waiting = asyncio.ensure_future(self._worker.context.fetches.image(ref))
+        self._fetching.add(waiting)
+        try:
+            await asyncio.wait({waiting})
+        finally:
+            self._fetching.discard(waiting)
+            waiting.cancel()
+        return None if waiting.cancelled() else waiting.result()
+
+    def leave_fetches(self) -> None:
+        """The pod has to end: what waits for an image waits no longer. The fetch goes on, for others."""
+        for waiting in self._fetching:
+            waiting.cancel()
 
     async def _start(self, container: Container, image: Image) -> None:
         worker, one = self._worker, self._one(container.name)

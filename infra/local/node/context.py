@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from infra.local.layout import API_PORT, KUBELET_PORT, NodeLayout, SiteLayout
 from infra.local.node.checkpoint import Checkpoint
 from infra.local.node.environment import service_env
 from infra.local.node.events import Events
+from infra.local.node.image_fetches import Fetches
 from infra.local.node.ips import Addresses
 from infra.local.node.lifecycle import BackOff
 from infra.local.node.objects import Objects
@@ -65,6 +67,7 @@ class Context:
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     """The machine's clock, which somebody may put right at any time: waits are by the event loop's instead."""
     boot: str = field(default_factory=boot_id)
+    fetches: Fetches = field(default_factory=Fetches)
     starts: asyncio.Semaphore = field(init=False)
 
     def __post_init__(self) -> None:
@@ -76,13 +79,16 @@ class Context:
 
     @property
     def allocatable(self) -> dict[str, str]:
-        return {
+        """What the node has for pods. A disk that can't be looked at is left out: what was reported before stays."""
+        found = {
             "cpu": self.node.node.cpu,
             "memory": self.node.node.memory,
-            # Of the disk that the pods are on; the machine's nodes share it, so each of them states all of it.
-            "ephemeral-storage": f"{shutil.disk_usage(self.checkpoint.directory).total // 1024}Ki",
             "pods": str(PODS_CAPACITY),
         }
+        # Of the disk that the pods are on; the machine's nodes share it, so each of them states all of it.
+        with contextlib.suppress(OSError):  # `Registration` says so, and calls the disk full
+            found["ephemeral-storage"] = f"{shutil.disk_usage(self.checkpoint.directory).total // 1024}Ki"
+        return found
 
     @property
     def service_env(self) -> dict[str, str]:

@@ -184,6 +184,8 @@ class PodWorker:
         wakes: list[float] = self._save_again()
         if self.record.outcome is None:
             wakes += self._check_deadline()
+            if self.ending:
+                self.runs.leave_fetches()
             decision = decide(self._time(), self._situation())
             if decision.initialized != self.record.initialized:
                 self.record.initialized = decision.initialized

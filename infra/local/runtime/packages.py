@@ -14,6 +14,7 @@ import re
 import shutil
 import subprocess
 import sysconfig
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,12 +22,14 @@ from urllib.parse import quote, unquote
 
 from infra.local.runtime.spec import Image
 from infra.local.toolchain import debian, locks, lookup
-from infra.local.toolchain.running import Runner
+from infra.local.toolchain.running import CalledOff, Runner
 from switchboard import paths
 from switchboard.errors import SwitchboardError
 
 _VERSION = re.compile(r"(?:\d+:)?(\d+(?:\.\d+)*)")
 _TRY_TIMEOUT_S = 20
+_FETCH_TIMEOUT_S = 600.0
+"""Some 20 MB, and package lists of as much again; apt itself waits for a server that says nothing for minutes."""
 
 
 @dataclass(frozen=True)
@@ -181,6 +184,18 @@ def make(ref: str, tag: str, one: Packaged, binds: tuple[tuple[Path, str], ...],
     )
 
 
+def is_here(ref: str) -> bool:
+    """Whether nothing has to be fetched for that image: its packages are in the cache, or it isn't made of any."""
+    from infra.local.runtime import images  # here: that module knows this one's images by name
+
+    one = IMAGES.get(images.repository(ref))
+    return one is None or _cached(_first_package(one, images.tag(ref))) is not None
+
+
+def _first_package(one: Packaged, tag: str) -> str:
+    return one.packages[0].format(_first_number(tag) or one.default_tag)
+
+
 def fits(tag: str, version: str) -> bool:
     """Whether a tag such as `15`, `15-alpine` or `latest` may stand for that package version.
 
@@ -204,8 +219,7 @@ def _root(one: Packaged, tag: str) -> Path:
     first = _first_number(tag) or one.default_tag
     packages = [name.format(first) for name in one.packages]
     if (known := _cached(packages[0])) is None:
-        with locks.held(lookup.tools_dir() / ".locks" / "apt.lock", waiting=lambda holder: None):
-            known = _cached(packages[0]) or _fetch(one, first, packages)
+        known = _fetch_in_turn(one, first, packages)
     version = unquote(known.name.split("_")[1])
     if not fits(tag, version):
         raise SwitchboardError(
@@ -213,6 +227,27 @@ def _root(one: Packaged, tag: str) -> Path:
             f"use {one.name}:{_first_number(version.partition(':')[2] or version)}",
         )
     return known / "root"
+
+
+def _fetch_in_turn(
+    one: Packaged, first: str, packages: list[str], timeout_s: float = _FETCH_TIMEOUT_S
+) -> Path:
+    """One process at a time uses apt's folders; an apt that hangs is given up after `timeout_s`."""
+    runner = Runner()
+    timer = threading.Timer(timeout_s, runner.call_off)
+    timer.daemon = True
+    timer.start()
+    lock = lookup.tools_dir() / ".locks" / "apt.lock"
+    try:
+        with locks.held(lock, waiting=lambda holder: None, cancelled=runner.check):
+            return _cached(packages[0]) or _fetch(one, first, packages, runner)
+    except CalledOff:
+        raise SwitchboardError(
+            f"fetching the Debian package {packages[0]} wasn't done within {timeout_s:g} s",
+            "check the network and the machine's package sources (`apt-get update`)",
+        ) from None
+    finally:
+        timer.cancel()
 
 
 def _cached(package: str) -> Path | None:
@@ -224,7 +259,7 @@ def _folder() -> Path:
     return lookup.tools_dir() / "images"
 
 
-def _fetch(one: Packaged, first: str, packages: list[str]) -> Path:
+def _fetch(one: Packaged, first: str, packages: list[str], runner: Runner) -> Path:
     if missing := [name for name in ("apt-get", "dpkg-deb", "dpkg-query") if shutil.which(name) is None]:
         raise SwitchboardError(f"it is made of Debian packages, and this machine has no {', '.join(missing)}")
     staging = _folder() / f".{one.name}.partial"
@@ -235,7 +270,7 @@ def _fetch(one: Packaged, first: str, packages: list[str]) -> Path:
     log.unlink(missing_ok=True)
     root, apt = staging / "root", lookup.tools_dir() / ".apt"
     try:
-        versions = debian.make_root(packages, root, apt, log, Runner(), lambda text: None)
+        versions = debian.make_root(packages, root, apt, log, runner, lambda text: None)
         _try(one, first, root)
         one.finish(root)
         target = _folder() / f"{packages[0]}_{quote(versions[packages[0]])}_{platform.machine()}"

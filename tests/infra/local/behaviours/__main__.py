@@ -14,7 +14,7 @@ TARGET = Path(str(node.__file__)).with_name("BEHAVIOURS.md")
 
 _HEAD = """# Behaviours of Kubernetes that are held by tests
 
-Upstream's conformance and end-to-end cases (v1.37, named as upstream names them) that make sense where a container is a
+Upstream's conformance and end-to-end cases (v1.37, by their names there) that make sense where a container is a
 process, each tried against the real control plane and these node agents by a test of our own. `works`: as upstream
 has it. `differs` and `refused`: not so, and how; the test holds that. Written by
 `python -m tests.infra.local.behaviours`; a test holds this file and the tests together.

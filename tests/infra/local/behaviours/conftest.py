@@ -19,7 +19,7 @@ from switchboard import paths
 from switchboard.kube import NODES, PODS, Credentials, Kube
 from switchboard.paths import ROOT
 from switchboard.progress import Progress
-from tests.conftest import ControlPlane, free_networks, run_apart, stack_document
+from tests.conftest import ControlPlane, free_networks, run_apart, shared_networks, stack_document
 from tests.infra.local.behaviours.agents import READY
 from tests.infra.local.behaviours.cluster import Cluster
 from tests.infra.local.behaviours.scenario import Together, is_long, is_scenario
@@ -33,7 +33,7 @@ START_S = 120.0
 
 def write_stack(root: Path, stack: str) -> dict[str, str]:
     """The stack file of the cluster, and the environment in which it is found."""
-    document = stack_document(free_networks(4))
+    document = stack_document([*shared_networks()[:2], *free_networks(2)])
     site = next(s for s in document["config"]["switchboard:sites"] if s["name"] == "public")
     site.pop("edges")
     site["embedded"]["nodes"] = [

@@ -3,7 +3,8 @@
     @behaviour("[sig-node] Pods should be submitted and removed [NodeConformance] [Conformance]")
     async def test_submitted_and_removed(space: Space) -> None: ...
 
-The name is upstream's, word for word; what stands here is our own. Most of a behaviour's time is waiting, so the
+The name is meant to be upstream's (v1.37), so that the case can be looked up there; nothing holds it against a list of
+upstream's. What stands here is our own. Most of a behaviour's time is waiting, so the
 first test of a module starts all of the module's behaviours (each in a namespace of its own) and every test awaits
 its own. `differs` and `refused` say in words what is otherwise than upstream has it; the test then holds that. A `long`
 one is started with the cluster and asked for at the very end.

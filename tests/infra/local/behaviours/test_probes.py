@@ -305,11 +305,11 @@ async def test_exec_hooks(space: Space) -> None:
     await space.pod(pod("p", sh(script, lifecycle=hooks)))
     await space.until("p", ready)
     assert await space.log("p") == "begun\n"
-    reading = asyncio.create_task(space.log("p", follow="true"))
-    await space.until("p", ready)
-    await asyncio.sleep(0.5)
-    await space.delete("p", grace_period_s=20)
-    assert await reading == "begun\nending\nended\n"
+    async with space.cluster.kubectl_running("-n", space.name, "logs", "-f", "p") as process:
+        assert process.stdout is not None
+        assert await asyncio.wait_for(process.stdout.readline(), 60) == b"begun\n"  # it follows from here on
+        await space.delete("p", grace_period_s=20)
+        assert await asyncio.wait_for(process.stdout.read(), 60) == b"ending\nended\n"
 
 
 @behaviour(

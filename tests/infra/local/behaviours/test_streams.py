@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import aiohttp
 
@@ -49,37 +51,87 @@ async def test_exec(space: Space) -> None:
 
 @behaviour("[sig-cli] Kubectl client Kubectl copy should copy a file from a running Pod")
 async def test_copy(space: Space) -> None:
-    await space.pod(pod("p", "mkdir -p /tmp/d; seq 100000 > /tmp/d/f; " + FOREVER))
+    probe = {"exec": {"command": ["test", "-e", "/tmp/d/written"]}, **PATIENT}
+    script = "mkdir -p /tmp/d; seq 100000 > /tmp/d/f; touch /tmp/d/written; " + FOREVER
+    await space.pod(pod("p", sh(script, readinessProbe=probe)))
     await space.until("p", ready)
     target = space.cluster.plane.layout.directory / f"copied-{space.name}"
-    async with asyncio.timeout(60):
-        while True:
-            await space.kubectl("cp", "p:/tmp/d/f", str(target), ok=False)
-            if target.exists() and target.read_text() == "".join(f"{n}\n" for n in range(1, 100_001)):
-                break
-            await asyncio.sleep(0.2)
+    await space.kubectl("cp", "p:/tmp/d/f", str(target))
+    assert target.read_text() == "".join(f"{n}\n" for n in range(1, 100_001))
     target.unlink()
 
 
-@behaviour(
-    "[sig-cli] Kubectl client Simple pod should return command exit codes should support port-forward",
-    "[sig-cli] Kubectl Port forwarding With a server listening on localhost that expects a client request "
-    "should support a client that connects, sends NO DATA, and disconnects",
-)
+@asynccontextmanager
+async def forwarded(space: Space, pod_port: str) -> AsyncIterator[int]:
+    """The local port of a `kubectl port-forward` to the pod `p`."""
+    arguments = ("-n", space.name, "port-forward", "pod/p", f":{pod_port}")
+    async with space.cluster.kubectl_running(*arguments) as process:
+        assert process.stdout is not None
+        line = (await asyncio.wait_for(process.stdout.readline(), 60)).decode()
+        yield int(line.split("->")[0].rsplit(":", 1)[1])
+
+
+@behaviour("[sig-cli] Kubectl client Simple pod should return command exit codes should support port-forward")
 async def test_port_forward(space: Space) -> None:
     server = http_server(readinessProbe={"tcpSocket": {"port": "http"}, **PATIENT})
     await space.pod(pod("p", server))
     await space.until("p", ready)
-    async with space.cluster.kubectl_running("-n", space.name, "port-forward", "pod/p", ":8080") as process:
-        assert process.stdout is not None
-        line = (await asyncio.wait_for(process.stdout.readline(), 60)).decode()
-        port = int(line.split("->")[0].rsplit(":", 1)[1])
-        _, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.close()  # one that says nothing
-        async with aiohttp.ClientSession() as session:
-            for _ in range(2):
-                async with session.get(f"http://127.0.0.1:{port}/") as response:
-                    assert response.status == 200
+    async with forwarded(space, "8080") as port, aiohttp.ClientSession() as session:
+        for _ in range(2):
+            async with session.get(f"http://127.0.0.1:{port}/") as response:
+                assert response.status == 200
+
+
+WAITS_FOR_A_REQUEST = """
+import os, signal, socket, sys
+signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+server = socket.create_server((sys.argv[1], 0))
+open("/tmp/listens", "w").close()
+print(server.getsockname()[1], flush=True)
+while True:
+    client, _ = server.accept()
+    print("a client came and sent", len(client.recv(3)), "bytes", flush=True)
+    client.close()
+"""
+
+
+async def _told_nothing(space: Space, host: str) -> tuple[bytes, str]:
+    """What a client gets that says nothing to a server on `host`, and what that server printed."""
+    listens = {"exec": {"command": ["test", "-e", "/tmp/listens"]}, **PATIENT}
+    server = http_server(readinessProbe=listens)
+    server |= {"command": ["python3", "-S", "-c", WAITS_FOR_A_REQUEST, host], "ports": []}
+    await space.pod(pod("p", server))
+    await space.until("p", ready)
+    (pod_port,) = (await space.log("p")).split()
+    async with forwarded(space, pod_port) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write_eof()
+        got = await asyncio.wait_for(reader.read(), 60)
+        writer.close()
+    await space.delete("p", grace_period_s=20)
+    return got, await space.log("p", follow="true")
+
+
+@behaviour(
+    "[sig-cli] Kubectl Port forwarding With a server listening on 0.0.0.0 that expects a client request "
+    "should support a client that connects, sends NO DATA, and disconnects",
+)
+async def test_port_forward_without_data(space: Space) -> None:
+    got, printed = await _told_nothing(space, "0.0.0.0")
+    assert got == b""
+    assert printed.splitlines()[1:] == ["a client came and sent 0 bytes"]
+
+
+@behaviour(
+    "[sig-cli] Kubectl Port forwarding With a server listening on localhost that expects a client request "
+    "should support a client that connects, sends NO DATA, and disconnects",
+    differs="pods share the machine's loopback: only what listens on the pod's own address (or all) is reached; "
+    "the connection is closed at once, and kubectl says why",
+)
+async def test_port_forward_to_localhost(space: Space) -> None:
+    got, printed = await _told_nothing(space, "localhost")
+    assert got == b""
+    assert printed.splitlines()[1:] == [], "nobody came"
 
 
 @behaviour(

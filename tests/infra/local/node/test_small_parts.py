@@ -10,16 +10,19 @@ import socket
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Network
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from infra.config.sites import Node as NodeConfig
 from infra.local import bootstrap_objects, pki
 from infra.local.node import bind_watch, crilogs, provisioner, registration, server, tokens
 from infra.local.node.checkpoint import Checkpoint, ObjectCache, write_atomically
 from infra.local.node.container_spec import parse_run_id, run_id
+from infra.local.node.context import Context
 from infra.local.node.ips import Addresses
 from infra.local.node.records import Container, Ended, PodRecord, show_time
 from switchboard.errors import SwitchboardError
@@ -311,3 +314,14 @@ class TestBindWatch:
             found = set(bind_watch.read_listeners().values())
             assert one.getsockname()[1] in found
             assert other.getsockname()[1] not in found
+
+
+def test_a_disk_that_cannot_be_looked_at_is_left_out(tmp_path: Path) -> None:
+    checkpoint = Checkpoint(tmp_path / "node")
+    checkpoint.directory.mkdir()
+    layout: Any = SimpleNamespace(node=NodeConfig(name="n", cpu="4", memory="8Gi"))
+    unused: Any = None
+    context = Context("s", unused, layout, unused, unused, checkpoint, unused, unused, unused, dict)
+    assert set(context.allocatable) == {"cpu", "memory", "pods", "ephemeral-storage"}
+    checkpoint.directory.rmdir()
+    assert set(context.allocatable) == {"cpu", "memory", "pods"}

@@ -34,7 +34,7 @@ from switchboard import paths
 from switchboard.kube import CONFIG_MAPS, NAMESPACES, NODES, PODS, SERVICE_ACCOUNTS, Credentials, Kube, Object
 from switchboard.paths import ROOT
 from switchboard.progress import Progress
-from tests.conftest import free_networks, stack_document
+from tests.conftest import free_networks, shared_networks, stack_document
 from tests.infra.local.node.conftest import Space, condition, wait
 
 CORE, EDGE = "public-1", "edge-1"
@@ -169,7 +169,7 @@ class Site:
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     root, name = tmp_path_factory.mktemp("shaky"), f"shaky{os.getpid()}"
     file = root / f"Pulumi.{name}.yaml"
-    file.write_text(yaml.safe_dump(stack_document(free_networks(4))))
+    file.write_text(yaml.safe_dump(stack_document([*shared_networks()[:2], *free_networks(2)])))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SWITCHBOARD_STACK_FILE", str(file))
         patch.setenv("SWITCHBOARD_STATE", str(root / "state"))

@@ -37,7 +37,7 @@ from switchboard.kube import (
     Object,
 )
 from switchboard.progress import Progress
-from tests.conftest import free_networks, run_apart, stack_document
+from tests.conftest import free_networks, run_apart, shared_networks, stack_document
 
 STACK = f"restarts{os.getpid()}"
 SITE = "private"
@@ -146,7 +146,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, 
     """A stack of one small private site beside whatever else runs."""
     root = tmp_path_factory.mktemp("restarts")
     file = root / f"Pulumi.{STACK}.yaml"
-    file.write_text(yaml.safe_dump(stack_document(free_networks(4))))
+    file.write_text(yaml.safe_dump(stack_document([*free_networks(2), *shared_networks()[2:]])))
     env = {"SWITCHBOARD_STACK_FILE": str(file), "SWITCHBOARD_STATE": str(root / "state")}
     with pytest.MonkeyPatch.context() as patch:
         for name, value in env.items():
