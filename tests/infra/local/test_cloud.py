@@ -133,9 +133,11 @@ def test_what_was_killed_is_started_again_and_nothing_else(
     found = {part.name: part for part in cloud.status(stack)[0].components}
     assert not any(found[name].healthy for name in names)
     after = up(stack)
-    assert {name for name in before if before[name] != after[name]} == {
-        f"private/{name}" for name in expected
-    }
+    changed = {name for name in before if before[name] != after[name]}
+    # A controller manager or scheduler that is just starting ends of itself when its API server goes.
+    may = {"kube-controller-manager", "kube-scheduler"} if "kube-apiserver" in expected else set()
+    assert {f"private/{name}" for name in expected} <= changed
+    assert changed <= {f"private/{name}" for name in expected | may}
     assert note(private) == "kept"
 
 
