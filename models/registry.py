@@ -34,6 +34,8 @@ REQUIREMENTS = ("mlflow", "numpy", "pydantic")
 TRAVELLING = ("__init__.py", "classifier.py", "intents.py", "text.py")
 """The modules that a registered model needs beside `pyfunc.py`."""
 
+_ASKS = 3
+
 _ENVIRONMENT = {
     # By default a client tries for about four minutes.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
@@ -200,7 +202,14 @@ def _log_input(mlflow: Any, trained: Trained) -> None:
         name=trained.data.name,
         digest=trained.data.sha256[:16],
     )
-    mlflow.log_input(dataset, context="training")
+    for attempt in range(1, _ASKS + 1):
+        try:
+            mlflow.log_input(dataset, context="training")
+            return
+        except mlflow.exceptions.MlflowException as error:
+            # MLflow looks for the data set, then adds it: of two runs at once one is refused, and finds it next time.
+            if attempt == _ASKS or "IntegrityError" not in str(error):
+                raise
 
 
 def _ensure_model(mlflow: Any, client: Any, name: str) -> None:

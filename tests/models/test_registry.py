@@ -6,12 +6,15 @@ import json
 import os
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import mlflow
 import pytest
 
-from models import rest
+from models import registry, rest
 from models.rest import Registry
 from models.training import Trained
 from switchboard.errors import SwitchboardError
@@ -48,6 +51,28 @@ def test_a_version_tells_where_it_comes_from(
     )
     assert content["data_sha256"] == small.data.sha256
     assert content["tests"][0]["by_intent"]["card_lost"]["accuracy"]["n"] == 10
+
+
+def test_runs_at_once_on_data_that_is_new_to_mlflow(
+    mlflow_server: str, model_name: str, small: Trained
+) -> None:
+    mlflow.set_tracking_uri(mlflow_server)
+    experiment = mlflow.create_experiment(model_name)
+    digests = [f"{number:064x}" for number in range(0, 20 << 192, 1 << 192)]
+    start = threading.Barrier(4, timeout=30)
+
+    def one(_: int) -> str:
+        with mlflow.start_run(experiment_id=experiment) as run:
+            for digest in digests:
+                start.wait()
+                registry._log_input(mlflow, replace(small, data=replace(small.data, sha256=digest)))
+        return str(run.info.run_id)
+
+    with ThreadPoolExecutor(start.parties) as pool:
+        runs = list(pool.map(one, range(start.parties)))
+    for run in runs:
+        inputs = mlflow.get_run(run).inputs.dataset_inputs
+        assert sorted(one.dataset.digest for one in inputs) == [digest[:16] for digest in digests]
 
 
 def test_a_version_runs_by_itself(

@@ -95,7 +95,7 @@ class Runtime:
         except BaseException as error:
             await asyncio.shield(self._undo(folder, record))
             if isinstance(error, OSError):
-                raise StartError("RunContainerError", f"the shim can't be started: {error}") from error
+                raise StartError("CreateContainerError", f"the shim can't be started: {error}") from error
             raise
         first, _, rest = answer.partition("\n")
         if first != "ok":

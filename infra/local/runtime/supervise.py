@@ -17,6 +17,7 @@ Standard library only, and as little of it as will do: `json`, `signal` or `subp
 from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]  # `signal` costs an import of enum
+import errno
 import marshal
 import os
 import select
@@ -42,12 +43,14 @@ def run(plan: dict) -> None:
         _reserve(plan["dir"])
         _save(plan["dir"], state)
         entry = door.build(plan["dir"])
+    except OSError as error:  # the node lacks something (room, say): no run of the program has failed
+        _fail(plan, state, "CreateContainerError", _why(error))
+    try:
         program = _start(plan)
     except sandbox.SetupError as error:
         _fail(plan, state, error.reason, str(error))
     except OSError as error:
-        place = f"{error.filename}: " if error.filename else ""
-        _fail(plan, state, "RunContainerError", f"{place}{error.strerror}")
+        _fail(plan, state, "RunContainerError", _why(error))
     state |= {"phase": "running", "pid": program.pid, "pid_start": _start_ticks(program.pid)}
     state["started_ns"] = time.time_ns()
     _save(plan["dir"], state)
@@ -214,6 +217,11 @@ def _read_some(fd: int) -> bytes | None:
         return b""
 
 
+def _why(error: OSError) -> str:
+    place = f"{error.filename}: " if error.filename else ""
+    return f"{place}{error.strerror}"
+
+
 def _fail(plan: dict, state: dict, reason: str, message: str) -> None:
     now = time.time_ns()
     state |= {"phase": "exited", "exit_code": 128, "signal": 0, "oom_killed": False, "finished_ns": now}
@@ -230,8 +238,10 @@ def _reserve(folder: str) -> None:
     """Take the room of all states now: on a full disk they can still be overwritten and renamed."""
     for phase in ("created", "running", "exited"):
         fd = os.open(f"{folder}/state.{phase}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        os.write(fd, b" " * STATE_BYTES)
+        room = os.write(fd, b" " * STATE_BYTES)
         os.close(fd)
+        if room < STATE_BYTES:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), f"{folder}/state.{phase}")
 
 
 def _save(folder: str, state: dict) -> None:

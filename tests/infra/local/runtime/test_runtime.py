@@ -3,24 +3,35 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from infra.local.runtime import ContainerState, Limits, Mount, NoSuchContainer, Runtime, StartError, leftovers
+from infra.local.runtime import (
+    ContainerState,
+    Limits,
+    Mount,
+    NoSuchContainer,
+    Runtime,
+    StartError,
+    cleanup,
+    leftovers,
+)
 from infra.local.runtime.record import Folder
 from switchboard.paths import ROOT
 from tests.infra.local.runtime.conftest import Box
 
 MI = 1 << 20
+PAGE = 4096
 APP = {"uid": 10001, "gid": 10001}
 
 
@@ -468,3 +479,41 @@ async def test_a_start_that_is_cancelled_leaves_nothing(box: Box) -> None:
         await starting
     assert leftovers(box.directory) == []
     assert list(box.directory.iterdir()) == []
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A folder on a disk of 1 MiB."""
+    if os.geteuid() != 0:
+        pytest.skip("a mount needs root")
+    path = tmp_path / "disk"
+    path.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m,mode=700", "disk", path], check=True)
+    yield path
+    subprocess.run(["umount", path], check=True)
+
+
+async def test_a_disk_without_room_is_no_run_of_the_program(small_disk: Path) -> None:
+    """However few pages are left, the container starts and its end is recorded, or it was never created."""
+    box, ballast = Box(small_disk), small_disk / "ballast"
+    outcomes: list[int | str] = []
+    try:
+        for pages in range(24):
+            with ballast.open("wb", buffering=0) as file:
+                with contextlib.suppress(OSError):
+                    while True:
+                        file.write(b"\1" * PAGE)
+                file.truncate(file.tell() - pages * PAGE)
+            try:
+                outcomes.append((await box.run("c", "exit 3")).exit_code)
+                await box.runtime.remove("c")
+            except StartError as error:
+                outcomes.append(error.reason)
+            assert list(box.directory.iterdir()) == []
+            ballast.unlink()
+    finally:
+        await box.runtime.close()
+        await cleanup(box.directory)
+    start = outcomes.index(3)
+    assert start > 0
+    assert outcomes == ["CreateContainerError"] * start + [3] * (len(outcomes) - start)
