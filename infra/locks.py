@@ -1,18 +1,20 @@
 """Who is at work on a stack: Pulumi's own locks, and the words by which the stack's lock names its holder.
 
-A self-managed backend keeps a file for each running Pulumi, and a killed one leaves it behind. A pid alone may be
-another's by now, after a restart of the machine for one, so an owner lives only if it is a Pulumi of this host that was
-started before the lock was written.
+A self-managed backend keeps a file for each running Pulumi, and a killed one leaves it behind. Of what a lock says only
+its pid is evidence: while a Pulumi of that pid lives, the lock is held. Its time proves nothing against that, since a
+clock that is stepped moves the start of every process (the kernel counts it from the boot), and a machine's name may
+change under a running Pulumi. So a pid that is another Pulumi's by now keeps a dead lock until that one ends: a wait,
+where the other mistake would let two write one state.
 """
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import json
 import os
 import shlex
 import socket
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,8 +23,6 @@ import psutil
 
 from switchboard.errors import SwitchboardError
 
-CLOCK_TOLERANCE_S = 2.0
-"""A process's start is known to a second or so: it is counted from the boot, whose time is in whole seconds."""
 _COMMAND_LENGTH = 80
 
 
@@ -80,31 +80,39 @@ def _read(path: Path) -> Lock:
     if not isinstance(found, dict):
         return Lock(path, "an unreadable lock", False)
     pid, host = found.get("pid"), str(found.get("hostname"))
-    since = _moment(found.get("timestamp"))
-    process = _owner(found, since)
+    process = _owner(pid)
     command = _command(process) if process is not None else "pulumi"
     return Lock(
         path,
-        words(command, pid if isinstance(pid, int) else None, str(found.get("username")), host, since),
+        words(
+            command,
+            pid if isinstance(pid, int) else None,
+            str(found.get("username")),
+            host,
+            _moment(found.get("timestamp")),
+        ),
         process is not None,
     )
 
 
-def _owner(found: Mapping[str, object], since: datetime | None) -> psutil.Process | None:
-    """The process that wrote a lock, if it still runs."""
-    pid = found.get("pid")
-    if not isinstance(pid, int) or since is None or found.get("hostname") != socket.gethostname():
+def _owner(pid: object) -> psutil.Process | None:
+    """The Pulumi of that pid, if one runs."""
+    if not isinstance(pid, int):
         return None
     try:
         process = psutil.Process(pid)
-        lives = (
-            process.status() != psutil.STATUS_ZOMBIE
-            and process.name().startswith("pulumi")
-            and process.create_time() <= since.timestamp() + CLOCK_TOLERANCE_S
-        )
+        lives = process.status() != psutil.STATUS_ZOMBIE and _is_pulumi(process)
     except (ValueError, OverflowError, psutil.Error):
         return None
     return process if lives else None
+
+
+def _is_pulumi(process: psutil.Process) -> bool:
+    """By its name or by what it was called as: of another user's process only these can be read."""
+    called = [process.name()]
+    with contextlib.suppress(psutil.AccessDenied):
+        called += [Path(word).name for word in process.cmdline()[:1]]
+    return any(name.startswith("pulumi") for name in called)
 
 
 def _moment(stamp: object) -> datetime | None:

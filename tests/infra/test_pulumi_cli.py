@@ -99,12 +99,45 @@ def test_a_lock_of_a_running_pulumi_is_respected(stack: str, pulumi_process: sub
     assert lock.exists()
 
 
-def test_a_lock_older_than_its_process_is_anothers(
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"age_s": 3600},  # the clock was stepped forward, which makes the process younger than its lock
+        {"age_s": -3600},
+        {"hostname": "as-it-was-called-before"},
+        {"age_s": 3600, "hostname": "as-it-was-called-before"},
+    ],
+    ids=str,
+)
+def test_neither_clock_nor_host_name_take_a_lock_from_a_running_pulumi(
+    stack: str, pulumi_process: subprocess.Popen[bytes], given: dict[str, Any]
+) -> None:
+    lock = _lock(stack, _owner(pulumi_process.pid, **given))
+    with pytest.raises(SwitchboardError, match=f"locked by .* .pid {pulumi_process.pid}, root on "):
+        locks.release_dead(pulumi_cli.backend(stack), stack)
+    assert lock.exists()
+
+
+def test_a_lock_without_its_time_is_held_by_the_pulumi_it_names(
     stack: str, pulumi_process: subprocess.Popen[bytes]
 ) -> None:
-    lock = _lock(stack, _owner(pulumi_process.pid, age_s=3600))
-    locks.release_dead(pulumi_cli.backend(stack), stack)
-    assert not lock.exists()
+    _lock(stack, json.dumps({"pid": pulumi_process.pid, "timestamp": "yesterday"}))
+    (lock,) = locks.read(pulumi_cli.backend(stack))
+    assert lock.held
+
+
+def test_a_pulumi_is_known_by_what_it_was_called_as(stack: str) -> None:
+    called = ["/opt/pulumi/bin/pulumi", "600"]
+    process = subprocess.Popen(called, executable=shutil.which("sleep"))
+    try:
+        while psutil.Process(process.pid).cmdline() != called:  # between fork and exec it has the test's own
+            pass
+        _lock(stack, _owner(process.pid))
+        (lock,) = locks.read(pulumi_cli.backend(stack))
+        assert lock.held
+    finally:
+        process.kill()
+        process.wait()
 
 
 @pytest.mark.parametrize(
