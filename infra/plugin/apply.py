@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from infra.plugin.annotations import DELETION_PROPAGATION, PATCH_FORCE, annotation, is_true
-from infra.plugin.paths import copy_at, parse_path
 from infra.plugin.refusals import Refused, conflicts, explain
 from switchboard.kube import ApiError, Kind, Kube, Object, Unreachable
 
@@ -125,18 +124,6 @@ def _passing(error: ApiError | Unreachable, just_back: bool) -> bool:
         return True
     # A new namespace's default service account comes a moment after it.
     return error.status == 403 and "error looking up service account" in error.message
-
-
-def leave_ignored(obj: Object, live: Object, ignore_changes: Iterable[str]) -> None:
-    """Set in `obj`, in place, what the user ignores to what it is now: an apply then changes and takes nothing over."""
-    for text in ignore_changes:
-        path = parse_path(text)
-        if (
-            path
-            and path[0] not in ("apiVersion", "kind")
-            and path[:2] not in (("metadata", "name"), ("metadata",))
-        ):
-            copy_at(path, live, obj)
 
 
 async def relinquish(

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from infra.plugin import await_
 from infra.plugin.annotations import REPLACE_UNREADY, SKIP_AWAIT, is_true
-from infra.plugin.apply import RETRY_S, Cancelled, leave_ignored
+from infra.plugin.apply import RETRY_S, Cancelled
 from infra.plugin.await_.waiting import check_now
 from infra.plugin.check import Failure, Naming, checked, failures
 from infra.plugin.cluster import Cluster, NoCluster
@@ -22,7 +22,7 @@ from infra.plugin.naming import field_manager, parse_id
 from infra.plugin.refusals import Refused, explain, name_of
 from infra.plugin.state import State, checkpoint, desired, imported_inputs, parse, refreshed_inputs
 from infra.plugin.wire import Properties, has_unknown, reveal
-from infra.plugin.writer import InitFailed, Writer, timeout
+from infra.plugin.writer import Ignoring, InitFailed, Writer, timeout
 from switchboard.kube import ApiError, Object, Unreachable
 
 _REPLACE_UNREADY_PATH = f'metadata.annotations["{REPLACE_UNREADY}"]'
@@ -88,7 +88,7 @@ class Resources:
         if target is None:
             return "", inputs
         if preview:
-            live = await self._writer.dry_run(target, new=True)
+            live = await self._writer.try_create(target)
             return "", inputs if live is None else _without_status(target.state(live))
         await self._writer.make_room(target, patch=token.patch)
         live = await self._writer.apply_new(target)
@@ -139,13 +139,11 @@ class Resources:
         target = await self._writer.target(urn, token, news, old, timeout_s, preview=preview)
         if target is None:
             return news
-        if ignore:
-            now = await self._writer.ask(target.now)
-            leave_ignored(target.obj, now or {}, ignore)
+        ignoring = Ignoring(ignore, {target.manager, old.field_manager or target.manager})
         if preview:
-            live = await self._writer.dry_run(target, new=False)
-            return news if live is None else target.state(live)
-        live = await self._writer.apply(target)
+            shown = await self._writer.update(target, ignoring, self._writer.try_update)
+            return news if shown is None else target.state(shown)
+        live = await self._writer.update(target, ignoring, self._writer.apply)
         if target.kind == CRD:
             self.cluster.kinds_changed()
         if old.field_manager and old.field_manager != target.manager:

@@ -7,8 +7,9 @@ a state from which the next run applies the same object again.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+import copy
+from collections.abc import Awaitable, Callable, Sequence, Set
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from infra.plugin import await_
@@ -19,6 +20,7 @@ from infra.plugin.cluster import Cluster, NoCluster
 from infra.plugin.host import Host
 from infra.plugin.kinds import BUILT_IN, TypeToken
 from infra.plugin.naming import field_manager, metadata_of, object_id, with_metadata
+from infra.plugin.ownership import leave_ignored
 from infra.plugin.refusals import Refused, conflicts, name_of
 from infra.plugin.state import State, checkpoint, desired
 from infra.plugin.wire import Properties
@@ -75,6 +77,14 @@ class Target:
         """The object that has this one's name now."""
         meta = self.obj["metadata"]
         return await self.kube.get_or_none(self.kind, meta["name"], meta.get("namespace"))
+
+
+@dataclass(frozen=True)
+class Ignoring:
+    """What of an object the user ignores, and the managers under which its fields were applied so far."""
+
+    paths: Sequence[str]
+    managers: Set[str]
 
 
 class Writer:
@@ -199,8 +209,39 @@ class Writer:
                 target.obj, f"{name_of(target.obj)}: the API server went away while it was created: {error}"
             ) from None
 
-    async def dry_run(self, target: Target, *, new: bool) -> Object | None:
-        """The object as an apply would make it; None where that can't be told before it's done."""
+    async def update(
+        self, target: Target, ignoring: Ignoring, write: Callable[[Target], Awaitable[Answer]]
+    ) -> Answer:
+        """`write` the target as it is to be applied while what the user ignores is left to others."""
+        given = await self._leaving(target, ignoring)
+        while True:
+            try:
+                return await write(given)
+            except Refused as refused:
+                if not (ignoring.paths and conflicts(refused.error)):
+                    raise
+                # Another manager may have come to an ignored field after the look: then a new look leaves that out.
+                before, given = given, await self._leaving(target, ignoring)
+                if given.obj == before.obj:
+                    raise
+
+    async def _leaving(self, target: Target, ignoring: Ignoring) -> Target:
+        live = await self.ask(target.now) if ignoring.paths else None
+        if live is None:
+            return target
+        obj = copy.deepcopy(target.obj)
+        leave_ignored(obj, live, ignoring.paths, ignoring.managers)
+        return replace(target, obj=obj)
+
+    async def try_create(self, target: Target) -> Object | None:
+        """The object as it would be made; None where that can't be told before it's done."""
+        return await self._dry_run(target, new=True)
+
+    async def try_update(self, target: Target) -> Object | None:
+        """The object as it would be changed; None where that can't be told before it's done."""
+        return await self._dry_run(target, new=False)
+
+    async def _dry_run(self, target: Target, *, new: bool) -> Object | None:
         try:
             return await self.ask(lambda: self.apply(target, dry_run=True))
         except Refused as refused:

@@ -15,7 +15,7 @@ import yaml
 
 from infra.local import toolchain
 from infra.plugin.kinds import BUILT_IN
-from switchboard.kube import NAMESPACES, Credentials, Kube
+from switchboard.kube import DEPLOYMENTS, NAMESPACES, Credentials, Kube
 from tests.conftest import ControlPlane, run_apart
 from tests.infra.plugin.conftest import deployment
 from tests.infra.plugin.project import Project
@@ -270,6 +270,48 @@ def test_what_can_t_exist_yet_is_previewed_and_made_in_one_go(objects: Project) 
     assert "+ 4 created" in objects.up()
     assert objects.state()["desk"]["id"] == f"{namespace(objects)}/desk"
     assert "- 4 deleted" in objects.run("destroy", "--yes", "--skip-preview", "--stack", "t")
+
+
+def test_an_operator_keeps_the_replicas_that_the_program_ignores(objects: Project) -> None:
+    """Whatever else `up` changes, before and after a refresh: its next apply is no conflict."""
+    web = deployment(replicas=2, skipAwait="true")
+    labels = {"match_labels": web["spec"]["selector"]["matchLabels"]}
+    item = {
+        "kind": "Deployment",
+        "name": "web",
+        "args": {"metadata": web["metadata"], "spec": {**web["spec"], "selector": labels}},
+        "options": {"ignore_changes": ["spec.replicas"]},
+    }
+
+    def up(image: str) -> str:
+        web["spec"]["template"]["spec"]["containers"][0]["image"] = image
+        objects.want(objects=[item])
+        return objects.up()
+
+    def scale(replicas: int, *, force: bool = False) -> None:
+        body = {"metadata": {"name": "web", "namespace": namespace(objects)}, "spec": {"replicas": replicas}}
+        run_apart(
+            in_cluster(
+                objects, lambda kube: kube.apply(DEPLOYMENTS, body, field_manager="operator", force=force)
+            )
+        )
+
+    def live() -> tuple[int, str]:
+        found = run_apart(in_cluster(objects, lambda kube: kube.get(DEPLOYMENTS, "web", namespace(objects))))
+        return found["spec"]["replicas"], found["spec"]["template"]["spec"]["containers"][0]["image"]
+
+    assert "+ 3 created" in up("busybox:1")
+    assert live() == (2, "busybox:1")
+    scale(5, force=True)  # the field is the program's until the operator takes it
+    assert "3 unchanged" in up("busybox:1")
+    assert "~ 1 updated" in up("busybox:2")
+    assert live() == (5, "busybox:2")
+    scale(7)
+    objects.run("refresh", "--yes", "--skip-preview", "--stack", "t")
+    assert "~ 1 updated" in up("busybox:3")
+    assert live() == (7, "busybox:3")
+    scale(1)
+    objects.run("preview", "--refresh", "--expect-no-changes", "--stack", "t")
 
 
 def diagnostics(output: str) -> list[str]:
