@@ -10,7 +10,7 @@ import pytest
 
 from infra.plugin.wire import Properties
 from infra.plugin.writer import InitFailed
-from switchboard.kube import CONFIG_MAPS, JOBS, PODS, REPLICA_SETS, Kind
+from switchboard.kube import CONFIG_MAPS, JOBS, PODS, REPLICA_SETS, Kind, Object
 from tests.infra.plugin.conftest import CONFIG_MAP, DEPLOYMENT, Engine, deployment, in_namespace, kubelet
 
 STATEFUL_SET = "kubernetes:apps/v1:StatefulSet"
@@ -48,10 +48,28 @@ async def test_a_deployment_is_created_when_its_replicas_are_available(engine: E
 
 
 async def test_a_stateful_set_and_its_update(engine: Engine) -> None:
-    inputs = in_namespace(engine, deployment(replicas=2))
     async with kubelet(engine):
-        assert await engine.up(STATEFUL_SET, "web", inputs) == "created"
+        assert await engine.up(STATEFUL_SET, "web", in_namespace(engine, deployment(replicas=2))) == "created"
         assert engine.states["web"]["status"]["readyReplicas"] == 2
+        before = await pods_of(engine)
+        inputs = in_namespace(engine, deployment(replicas=2, image="busybox:2"))
+        assert await engine.up(STATEFUL_SET, "web", inputs) == "updated"
+        status = engine.states["web"]["status"]
+        assert (status["replicas"], status["updatedReplicas"], status["readyReplicas"]) == (2, 2, 2)
+        assert status["currentRevision"] == status["updateRevision"]
+        # It was waited for to its end: each pod is another one, of the new image.
+        after = await pods_of(engine)
+        assert names(after, "name") == names(before, "name") == {"web-0", "web-1"}
+        assert not names(after, "uid") & names(before, "uid")
+        assert {pod["spec"]["containers"][0]["image"] for pod in after} == {"busybox:2"}
+
+
+async def pods_of(engine: Engine) -> list[Object]:
+    return await engine.kube.list(PODS, engine.namespace)
+
+
+def names(listed: list[Object], key: str) -> set[str]:
+    return {each["metadata"][key] for each in listed}
 
 
 async def failure_of_refresh(engine: Engine, words: str) -> InitFailed:
