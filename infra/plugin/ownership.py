@@ -15,6 +15,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
+from infra.plugin.annotations import PATCH_FIELD_MANAGER, annotation
 from infra.plugin.paths import Path, copy_at, parse_path
 from switchboard.kube import Object
 
@@ -38,6 +39,14 @@ def leave_ignored(obj: Object, live: Object, ignore_changes: Iterable[str], mana
         if path := parse_path(text):
             _leave(path, obj, live, ours, theirs)
     obj |= what | {"metadata": {**obj.get("metadata", {}), **which}}
+
+
+def by_pulumi(live: Object) -> bool:
+    """Whether a Pulumi has applied the object, or may have: under a manager of its own, or the user's name for one."""
+    managers = (entry.get("manager", "") for entry in live["metadata"].get("managedFields") or [])
+    return annotation(live, PATCH_FIELD_MANAGER) is not None or any(
+        manager.startswith(("pulumi-kubernetes", "pulumi-resource-kubernetes")) for manager in managers
+    )
 
 
 def _owned(live: Object, managers: frozenset[str]) -> tuple[Fields, Fields]:

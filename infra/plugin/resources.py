@@ -18,7 +18,7 @@ from infra.plugin.config import Config
 from infra.plugin.diff import Difference, compare
 from infra.plugin.host import Host
 from infra.plugin.kinds import BUILT_IN, CRD, TypeToken, parse_token
-from infra.plugin.naming import field_manager, parse_id
+from infra.plugin.naming import field_manager, is_autonamed, metadata_of, parse_id
 from infra.plugin.refusals import Refused, explain, name_of
 from infra.plugin.state import State, checkpoint, desired, imported_inputs, parse, refreshed_inputs
 from infra.plugin.wire import Properties, has_unknown, reveal
@@ -46,6 +46,8 @@ class Resources:
         self._writer = Writer(self.cluster, host, retry_s)
         self._host = host
         self._namespace: str | None = None
+        self._in_state: set[tuple[str, ...]] = set()
+        """The objects that the engine has shown to be in its state: whatever is made under such a name replaces it."""
 
     def cancel(self) -> None:
         """Break off what is waited for, and begin nothing new."""
@@ -62,6 +64,8 @@ class Resources:
         token = parse_token(type_, _kind_of(news))
         if self.config.skip_update_unreachable and olds and not await self._writer.reachable():
             return olds, []
+        if olds:
+            self._in_state.add(_which(olds))
         inputs = checked(news, olds, token, naming, await self._default_namespace(token))
         return inputs, failures(inputs, token, naming)
 
@@ -71,6 +75,7 @@ class Resources:
         """What the change of inputs means."""
         token = parse_token(type_, _kind_of(news))
         old = parse(state, old_inputs)
+        self._in_state.add(_which(old.inputs))
         difference = compare(old.inputs, news, ignore=ignore, patch=token.patch, options=self.config.options)
         if token.kind == "Job" and not difference.replaces and is_true(reveal(news), REPLACE_UNREADY):
             return await self._replace_unready(old, difference)
@@ -88,6 +93,8 @@ class Resources:
         if target is None:
             return "", inputs
         if preview:
+            if not is_autonamed(inputs) and _which(target.obj) not in self._in_state:
+                await self._writer.check_room(target)
             live = await self._writer.try_create(target)
             return "", inputs if live is None else _without_status(target.state(live))
         await self._writer.make_room(target, patch=token.patch)
@@ -110,6 +117,7 @@ class Resources:
             return Found()
         if live is None:
             return Found()
+        self._in_state.add(_which(live))
         known = bool(old.inputs)
         refreshed = refreshed_inputs(old.inputs, old.live, live) if known else imported_inputs(live)
         found = checkpoint(refreshed, live, old.field_manager or field_manager(), old.initial_api_version)
@@ -225,6 +233,14 @@ class Resources:
 def _kind_of(properties: Properties) -> str | None:
     kind = properties.get("kind")
     return kind if isinstance(kind, str) else None
+
+
+def _which(properties: Properties) -> tuple[str, ...]:
+    """Which object that is: its kind, namespace and name."""
+    meta = metadata_of(properties) or {}
+    return tuple(
+        str(reveal(each)) for each in (properties.get("kind"), meta.get("namespace"), meta.get("name"))
+    )
 
 
 def _without_status(state: Properties) -> Properties:

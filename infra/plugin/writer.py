@@ -20,7 +20,7 @@ from infra.plugin.cluster import Cluster, NoCluster
 from infra.plugin.host import Host
 from infra.plugin.kinds import BUILT_IN, TypeToken
 from infra.plugin.naming import field_manager, metadata_of, object_id, with_metadata
-from infra.plugin.ownership import leave_ignored
+from infra.plugin.ownership import by_pulumi, leave_ignored
 from infra.plugin.refusals import Refused, conflicts, name_of
 from infra.plugin.state import State, checkpoint, desired
 from infra.plugin.wire import Properties
@@ -182,10 +182,25 @@ class Writer:
         if patch and there is None:
             raise ValueError(f"{name_of(target.obj)} doesn't exist, so there is nothing to patch")
         if there is not None and not patch and not self.cluster.config.upsert:
-            raise ValueError(
-                f"{name_of(target.obj)} already exists. Import it (`import_`), delete it, or set "
-                "`upsert_existing_objects` on the provider to take it over"
-            )
+            raise _exists(target)
+
+    async def check_room(self, target: Target) -> None:
+        """See in a preview what `make_room` will see at the update, as far as that is certain.
+
+        It isn't of an object that some Pulumi has applied: it may be one that this run deletes before, of which the
+        engine tells a plugin nothing.
+
+        Raises:
+            ValueError: somebody else's object has the new one's name.
+        """
+        if self.cluster.config.upsert:
+            return
+        try:
+            there = await self.ask(target.now)
+        except ApiError:
+            return  # whoever may not look may be allowed to by this very run
+        if there is not None and not there["metadata"].get("deletionTimestamp") and not by_pulumi(there):
+            raise _exists(target)
 
     async def apply(self, target: Target, *, dry_run: bool = False) -> Object:
         return await apply(
@@ -305,6 +320,13 @@ class Writer:
                 "set `retain_on_delete`, or let another manager apply that field first",
                 refused.error,
             ) from None
+
+
+def _exists(target: Target) -> ValueError:
+    return ValueError(
+        f"{name_of(target.obj)} already exists. Import it (`import_`), delete it, or set "
+        "`upsert_existing_objects` on the provider to take it over"
+    )
 
 
 def _may_come(token: TypeToken) -> bool:

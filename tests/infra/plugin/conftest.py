@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,7 +20,9 @@ from infra.plugin.wire import Properties
 from infra.plugin.writer import InitFailed
 from switchboard.informer import Informer
 from switchboard.kube import NAMESPACES, PODS, Credentials, Kube, Object
-from tests.conftest import ControlPlane
+from tests.conftest import ControlPlane, run_apart
+from tests.infra.plugin.project import Project, in_cluster
+from tests.infra.plugin.project import namespace as namespace_of
 from tests.infra.plugin.rpc import Remote, served
 
 CONFIG_MAP = "kubernetes:core/v1:ConfigMap"
@@ -194,6 +197,20 @@ async def over_grpc(control_plane: ControlPlane) -> AsyncIterator[Served]:
 async def remote(over_grpc: Served) -> Engine:
     """An engine whose provider has no settings but the kubeconfig."""
     return await over_grpc()
+
+
+@pytest.fixture
+def objects(tmp_path: Path, control_plane: ControlPlane) -> Iterator[Project]:
+    """A project of plain objects in a namespace that isn't its own."""
+    project = Project(tmp_path, control_plane)
+    project.run("stack", "init", "t")
+    run_apart(
+        in_cluster(
+            project, lambda kube: kube.create(NAMESPACES, {"metadata": {"name": namespace_of(project)}})
+        )
+    )
+    yield project
+    run_apart(in_cluster(project, lambda kube: kube.delete(NAMESPACES, namespace_of(project))))
 
 
 def deployment(*, replicas: int = 1, image: str = "busybox:1", **annotations: str) -> Properties:

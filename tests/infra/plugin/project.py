@@ -7,12 +7,14 @@ import os
 import subprocess
 import sys
 import uuid
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 from infra.local import toolchain
 from infra.plugin.install import install_in_home
 from infra.plugin.servicer import VERSION
+from switchboard.kube import Credentials, Kube
 from tests.conftest import ControlPlane
 
 OBJECTS = """
@@ -114,3 +116,26 @@ class Project:
     def state(self) -> dict[str, Any]:
         exported = json.loads(self.run("stack", "export", "--stack", "t"))
         return {item["urn"].rpartition("::")[2]: item for item in exported["deployment"].get("resources", [])}
+
+
+def namespace(project: Project) -> str:
+    return str(project.wanted["namespace"])
+
+
+async def in_cluster(project: Project, work: Callable[[Kube], Awaitable[Any]]) -> Any:
+    async with Kube(Credentials.from_kubeconfig(Path(project.environ["KUBECONFIG"]))) as kube:
+        return await work(kube)
+
+
+def config_map(name: str, data: dict[str, str], **options: Any) -> dict[str, Any]:
+    return {
+        "kind": "ConfigMap",
+        "name": name,
+        "args": {"metadata": {"name": name}, "data": data},
+        "options": options,
+    }
+
+
+def diagnostics(output: str) -> list[str]:
+    """The lines of Pulumi's last word, after what it showed on the way."""
+    return output.partition("Diagnostics:")[2].splitlines()

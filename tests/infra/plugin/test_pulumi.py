@@ -6,19 +6,18 @@ import base64
 import json
 import signal
 import subprocess
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 
 from infra.local import toolchain
 from infra.plugin.kinds import BUILT_IN
-from switchboard.kube import DEPLOYMENTS, NAMESPACES, Credentials, Kube
+from switchboard.kube import DEPLOYMENTS
 from tests.conftest import ControlPlane, run_apart
 from tests.infra.plugin.conftest import deployment
-from tests.infra.plugin.project import Project
+from tests.infra.plugin.project import Project, config_map, diagnostics, in_cluster, namespace
 
 PROGRAM = """
 import json
@@ -137,36 +136,6 @@ def test_ctrl_c_ends_a_wait_and_the_next_run_goes_on(project: Project) -> None:
     project.want(deployment={"pulumi.com/skipAwait": "true"})
     assert "~ 1 updated" in project.up()
     assert "initErrors" not in project.state()["web"]
-
-
-@pytest.fixture
-def objects(tmp_path: Path, control_plane: ControlPlane) -> Iterator[Project]:
-    """A project of plain objects in a namespace that isn't its own."""
-    project = Project(tmp_path, control_plane)
-    project.run("stack", "init", "t")
-    run_apart(
-        in_cluster(project, lambda kube: kube.create(NAMESPACES, {"metadata": {"name": namespace(project)}}))
-    )
-    yield project
-    run_apart(in_cluster(project, lambda kube: kube.delete(NAMESPACES, namespace(project))))
-
-
-def namespace(project: Project) -> str:
-    return str(project.wanted["namespace"])
-
-
-async def in_cluster(project: Project, work: Callable[[Kube], Awaitable[Any]]) -> Any:
-    async with Kube(Credentials.from_kubeconfig(Path(project.environ["KUBECONFIG"]))) as kube:
-        return await work(kube)
-
-
-def config_map(name: str, data: dict[str, str], **options: Any) -> dict[str, Any]:
-    return {
-        "kind": "ConfigMap",
-        "name": name,
-        "args": {"metadata": {"name": name}, "data": data},
-        "options": options,
-    }
 
 
 def test_imports_recover_inputs_and_leave_no_difference(objects: Project) -> None:
@@ -312,11 +281,6 @@ def test_an_operator_keeps_the_replicas_that_the_program_ignores(objects: Projec
     assert live() == (7, "busybox:3")
     scale(1)
     objects.run("preview", "--refresh", "--expect-no-changes", "--stack", "t")
-
-
-def diagnostics(output: str) -> list[str]:
-    """The lines of Pulumi's last word, after what it showed on the way."""
-    return output.partition("Diagnostics:")[2].splitlines()
 
 
 def test_one_failure_is_one_line_and_the_rest_is_kept(objects: Project) -> None:
