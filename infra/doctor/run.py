@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 
 from infra import config
-from infra.doctor import clusters, leftovers, machine, programs, sites, stackfile, state
+from infra.doctor import clusters, drift, leftovers, machine, programs, sites, stackfile, state
 from infra.doctor.report import Finding, Report, failed, of_error, one_line, skipped
 from infra.local.layout import SiteLayout
 from infra.local.toolchain.recipes import TOOLS
@@ -98,15 +98,15 @@ async def _sites(
     facts, objects = state.look(stack_name)
     kubeconfigs = [layout.kubeconfig for layout in layouts if sites.running(layout)]
     foreign = [(site, index) for index, site in enumerate(stack.sites) if site.cluster is not None]
-    compared = asyncio.create_task(state.look_for_drift(objects, kubeconfigs))
+    compared = asyncio.create_task(drift.look(objects, kubeconfigs))
     found = await asyncio.gather(
         *(_site(layout) for layout in layouts), *(clusters.examine(*each, stack_name) for each in foreign)
     )
-    drift = await compared
+    differences = await compared
     findings = [finding for group in found for finding in group]
     if not stack.embedded:
         return [*findings, skipped("state", "kept where Pulumi is logged in: `pulumi preview` looks at it")]
-    return [*findings, *state.judge(replace(facts, drift=drift))]
+    return [*findings, *state.judge(replace(facts, drift=differences))]
 
 
 async def _site(layout: SiteLayout) -> list[Finding]:

@@ -1,58 +1,22 @@
 """Is the stack's Pulumi state sound: who is at work on it, what was cut off, and does it tell what is in the clusters?
 
 The state is read as it lies in the stack's folder (embedded stacks; others keep theirs where Pulumi is logged in).
-Drift is counted cheaply: an object counts as changed when the API server raised its `generation` since Pulumi wrote it
-(its specification is another), or gave it another UID (it was made anew); what has no generation is looked for by its
-UID.
 """
 
 from __future__ import annotations
 
-import asyncio
 import fcntl
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from infra import config, locks, pulumi_cli
+from infra.doctor.drift import Drift, Recorded, recorded
 from infra.doctor.report import Finding, failed, ok, one_line, skipped, warning
-from infra.plugin.kinds import BUILT_IN, Unsupported, parse_token
 from switchboard import paths
-from switchboard.errors import SwitchboardError
-from switchboard.kube import ApiError, Credentials, Kind, Kube, Object, Unreachable
 
-TIMEOUT_S = 3.0
 _SHOWN = 4
-
-
-@dataclass(frozen=True)
-class Recorded:
-    """An object as Pulumi's state has it."""
-
-    kubeconfig: str
-    context: str
-    kind: Kind
-    namespace: str | None
-    name: str
-    uid: str | None
-    generation: int | None
-
-    @property
-    def words(self) -> str:
-        return f"{self.kind.kind.lower()}/{self.name}"
-
-
-@dataclass(frozen=True)
-class Drift:
-    """How the clusters differ from the state; `unasked` says why some couldn't be compared."""
-
-    compared: int = 0
-    gone: tuple[str, ...] = ()
-    replaced: tuple[str, ...] = ()
-    changed: tuple[str, ...] = ()
-    unasked: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -123,6 +87,7 @@ def _drift(facts: Facts) -> Finding:
             (drift.gone, "gone"),
             (drift.replaced, "made anew by somebody else"),
             (drift.changed, "changed by somebody else"),
+            (drift.written, "written by somebody else, maybe in values that the state keeps encrypted"),
         )
         if names
     ]
@@ -135,7 +100,7 @@ def _drift(facts: Facts) -> Finding:
         )
     if drift.unasked:
         return skipped(check, f"not all could be compared: {'; '.join(drift.unasked)}")
-    return ok(check, f"{drift.compared} objects are there as Pulumi left them")
+    return ok(check, f"{drift.compared} objects are there, with all that Pulumi says of them")
 
 
 def _some(names: Sequence[str]) -> str:
@@ -143,63 +108,11 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:_SHOWN]) + more
 
 
-def compare(recorded: Sequence[Recorded], live: Mapping[tuple[Kind, str | None, str], Object]) -> Drift:
-    """What became of the recorded objects, by kind, namespace and name."""
-    gone, replaced, changed = [], [], []
-    for each in recorded:
-        found = live.get((each.kind, each.namespace, each.name))
-        if found is None:
-            gone.append(each.words)
-            continue
-        meta = found["metadata"]
-        if each.uid is not None and meta.get("uid") != each.uid:
-            replaced.append(each.words)
-        elif each.generation is not None and meta.get("generation", each.generation) > each.generation:
-            changed.append(each.words)
-    return Drift(len(recorded), tuple(gone), tuple(replaced), tuple(changed))
-
-
-def recorded(resources: Iterable[Mapping[str, Any]]) -> list[Recorded]:
-    """The Kubernetes objects among a checkpoint's resources, of the kinds that every cluster has."""
-    listed = list(resources)
-    providers = {
-        f"{each['urn']}::{each['id']}": each.get("inputs") or {}
-        for each in listed
-        if each["type"] == "pulumi:providers:kubernetes" and "id" in each
-    }
-    found = []
-    for each in listed:
-        provider = providers.get(each.get("provider", ""))
-        outputs = each.get("outputs")
-        if provider is None or not isinstance(outputs, dict) or each.get("delete"):
-            continue
-        try:
-            token = parse_token(each["type"])
-        except Unsupported:
-            continue
-        meta = outputs.get("metadata")
-        kind = BUILT_IN.get((token.api_version, token.kind))
-        if kind is None or not isinstance(meta, dict) or token.patch or "name" not in meta:
-            continue
-        found.append(
-            Recorded(
-                str(provider.get("kubeconfig", "")),
-                str(provider.get("context", "")),
-                kind,
-                meta.get("namespace") if kind.namespaced else None,
-                meta["name"],
-                meta.get("uid"),
-                meta.get("generation"),
-            )
-        )
-    return found
-
-
 # --- gathering -------------------------------------------------------------------------------------------
 
 
 def look(stack_name: str) -> tuple[Facts, list[Recorded]]:
-    """What lies in the stack's folder, and the objects that it tells of (for `look_for_drift`)."""
+    """What lies in the stack's folder, and the objects that it tells of (for `drift.look`)."""
     backend = pulumi_cli.backend(stack_name)
     at_work = _holder(stack_name)
     found = tuple(locks.read(backend))
@@ -234,41 +147,3 @@ def _holder(stack_name: str) -> str:
     except OSError:
         return ""
     return ""
-
-
-async def look_for_drift(objects: Sequence[Recorded], running: Iterable[Path]) -> Drift | None:
-    """Compare with the clusters of the kubeconfigs in `running` (the others are down, and say nothing)."""
-    there = {str(path) for path in running}
-    clusters = sorted({(each.kubeconfig, each.context) for each in objects if each.kubeconfig in there})
-    groups = [
-        [each for each in objects if (each.kubeconfig, each.context) == cluster] for cluster in clusters
-    ]
-    drifts = await asyncio.gather(
-        *(_drift_of(*cluster, group) for cluster, group in zip(clusters, groups, strict=True))
-    )
-    if not drifts:
-        return None
-    return Drift(
-        sum(each.compared for each in drifts),
-        *(
-            tuple(name for each in drifts for name in getattr(each, field))
-            for field in ("gone", "replaced", "changed", "unasked")
-        ),
-    )
-
-
-async def _drift_of(kubeconfig: str, context: str, group: Sequence[Recorded]) -> Drift:
-    places = sorted({(each.kind, each.namespace) for each in group}, key=str)
-    try:
-        async with Kube(Credentials.from_kubeconfig(Path(kubeconfig), context), timeout_s=TIMEOUT_S) as kube:
-            lists = await asyncio.gather(
-                *(kube.request("GET", kind.path(namespace)) for kind, namespace in places)
-            )
-    except (SwitchboardError, ApiError, Unreachable) as error:
-        return Drift(unasked=(f"{context}: {one_line(error)[:100]}",))
-    live = {
-        (kind, namespace, item["metadata"]["name"]): item
-        for (kind, namespace), answer in zip(places, lists, strict=True)
-        for item in answer["items"]
-    }
-    return compare(group, live)

@@ -16,7 +16,7 @@ from google.protobuf.struct_pb2 import Struct, Value
 Properties = dict[str, Any]
 """A property bag: JSON-like values, with `Secret` and `UNKNOWN` anywhere inside."""
 
-_SIGNATURE = "4dabf18193072939515e22adb298388d"
+SIGNATURE = "4dabf18193072939515e22adb298388d"
 _SECRET = "1b47061264138c4ac30d75fd1eb44270"  # noqa: S105 - the protocol's mark of a secret
 _RESOURCE = "5cf8f73096256a8f31e491e813e4eb8e"
 _OUTPUT = "d0e6a833031e9bbcd3f4e8bde6ca49a4"
@@ -78,7 +78,7 @@ def _decode(value: Value, path: str) -> Any:
         return UNKNOWN if text in _UNKNOWNS else text
     if kind == "struct_value":
         fields = value.struct_value.fields
-        if _SIGNATURE in fields:
+        if SIGNATURE in fields:
             return _decode_signed(value.struct_value, path)
         return {
             key: found
@@ -97,7 +97,7 @@ def _decode(value: Value, path: str) -> Any:
 
 def _decode_signed(struct: Struct, path: str) -> Any:
     fields = struct.fields
-    signature = fields[_SIGNATURE].string_value
+    signature = fields[SIGNATURE].string_value
     if signature == _SECRET:
         inner = _decode(fields["value"], path)
         return inner if inner is None or isinstance(inner, Secret) else Secret(inner)
@@ -140,7 +140,7 @@ def _encode(value: Any, into: Value) -> None:
             _encode(item, into.list_value.values.add())
     elif isinstance(value, Secret):
         fields = into.struct_value.fields
-        fields[_SIGNATURE].string_value = _SECRET
+        fields[SIGNATURE].string_value = _SECRET
         _encode(value.value, fields["value"])
     elif value is UNKNOWN:
         into.string_value = UNKNOWN_STRING

@@ -27,10 +27,13 @@ from pulumi_kubernetes.apiextensions import CustomResource
 from pulumi_kubernetes.apps.v1 import Deployment
 from pulumi_kubernetes.core.v1 import ConfigMap, Secret
 from pulumi_kubernetes.apiextensions.v1 import CustomResourceDefinition
+from pulumi_kubernetes.rbac.v1 import Role
 
-KINDS = {k.__name__: k for k in (ConfigMap, Secret, Deployment, CustomResource, CustomResourceDefinition)}
+kinds = (ConfigMap, Secret, Deployment, Role, CustomResource, CustomResourceDefinition)
+KINDS = {k.__name__: k for k in kinds}
 want = json.loads(Path(__file__).with_name("want.json").read_text())
-provider = Provider("cluster", kubeconfig=want["kubeconfig"], namespace=want["namespace"])
+settings = {"kubeconfig": want["kubeconfig"], "namespace": want["namespace"], **want.get("provider", {})}
+provider = Provider("cluster", **settings)
 made = {}
 for item in want.get("objects", []):
     options = {**item.get("options", {}), "provider": None if item.get("ambient") else provider}
@@ -39,7 +42,7 @@ for item in want.get("objects", []):
     kind = KINDS[item["kind"]]
     made[item["name"]] = kind(item["name"], **item["args"], opts=pulumi.ResourceOptions(**options))
 """
-"""Declares the objects that `want.json` lists."""
+"""Declares the objects that `want.json` lists, with a provider that has its settings."""
 
 
 class Project:
