@@ -1,4 +1,4 @@
-"""What Pulumi would make of its arguments: which command, and of which stack.
+"""What Pulumi would make of its arguments: which command, of which stack, judged by which policies.
 
 Read as Pulumi itself reads them (by cobra and pflag), with the options of Pulumi 3.200: a value that looks like a
 command (`stack init preview`) is none, and a stack is found however it is written (`-s x`, `-ysx`, `--stack=x`).
@@ -6,7 +6,10 @@ command (`stack init preview`) is none, and a stack is found however it is writt
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from switchboard.errors import SwitchboardError
 
@@ -59,16 +62,22 @@ def stay_on(stack: str, arguments: Sequence[str]) -> None:
     """See that the arguments name no stack but this one, whose clusters and environment were looked at.
 
     Raises:
-        SwitchboardError: they name another stack, or another folder, whose program and stack files these aren't.
+        SwitchboardError: they name another stack; or another folder, whose program and stack files these aren't; or
+            another stack file, which policies and secrets would be read from, and the program not.
     """
     rest = iter(arguments)
     for each in rest:
         if each == "--":
             return
         option, value = _option(each)
-        if option not in ("stack", "cwd"):
+        if option not in ("stack", "cwd", "config-file"):
             continue
         named = next(rest, "") if value is None else value
+        if option == "config-file":
+            raise SwitchboardError(
+                f"the policies would read {named or 'another file'}, and the program Pulumi.{stack}.yaml",
+                f"leave `{each}` out",
+            )
         if option == "cwd":
             raise SwitchboardError(
                 f"Pulumi runs in this checkout, not in {named or each}", f"leave `{each}` out"
@@ -78,6 +87,51 @@ def stay_on(stack: str, arguments: Sequence[str]) -> None:
                 f"`{each}` names stack {named}, but this is the environment of stack {stack}",
                 f"name the stack before the dashes: `switchboard pulumi --stack {named or stack} -- …`",
             )
+
+
+def policy_packs(arguments: Sequence[str], ours: Path, unchanged: Path) -> list[str]:
+    """The arguments with the policy pack `ours` beside those that they name; these may be relative to this folder.
+
+    Pulumi takes settings for each pack or for none: where the user's packs have some, ours get those of the file
+    `unchanged`, for a setting of a pack's can be that it refuses nothing.
+
+    Raises:
+        SwitchboardError: there are settings for ours.
+    """
+    end = list(arguments).index("--") if "--" in arguments else len(arguments)
+    rest, packs = _without("--policy-pack", arguments[:end])
+    rest, settings = _without("--policy-pack-config", rest)
+    theirs = [pack for pack in packs if Path(pack).resolve() != ours.resolve()]
+    if settings and (not theirs or theirs != packs):
+        raise SwitchboardError(
+            f"{ours.parent.name}/{ours.name} has no settings: what it refuses is refused",
+            "leave `--policy-pack-config` out, or name the packs of your own that it is for",
+        )
+    named = [("--policy-pack", [*theirs, str(ours)])]
+    if settings:
+        named.append(("--policy-pack-config", [*settings, str(unchanged)]))
+    given = [word for option, paths in named for path in paths for word in (option, as_item(path))]
+    return [*rest, *given, *arguments[end:]]
+
+
+def as_item(path: str | Path) -> str:
+    """A path as an option that takes a list wants it: absolute, and in quotes where it has a comma."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="").writerow([str(Path(path).absolute())])
+    return text.getvalue()
+
+
+def _without(option: str, arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The arguments without an option that takes a list, and all that it lists."""
+    rest, listed = [], []
+    each = iter(arguments)
+    for word in each:
+        name, equals, value = word.partition("=")
+        if name != option:
+            rest.append(word)
+        else:
+            listed += next(csv.reader([value if equals else next(each, "")]), [])
+    return rest, listed
 
 
 def _option(word: str) -> tuple[str, str | None]:

@@ -40,6 +40,8 @@ WITHOUT_PROGRAM = frozenset({"destroy", "dn", "down", "import", "refresh"})
 JUDGED = frozenset({"up", "update", "preview", "pre", "watch"})
 """Those at which the policies are asked."""
 POLICIES = ROOT / "infra" / "policy"
+UNCHANGED_POLICIES = POLICIES / "unchanged.json"
+"""Settings for them, where Pulumi insists on some: none."""
 
 FETCH_TIMEOUT_S = 20.0
 RETRY_AFTER_S = 24 * 3600.0
@@ -204,12 +206,10 @@ def run(stack_name: str, tools: toolchain.Toolchain, arguments: Sequence[str]) -
 
 
 def with_policies(arguments: Sequence[str]) -> list[str]:
-    """Pulumi's arguments and the stack's policies, where it makes or shows changes and no pack is named."""
-    named = any(each.partition("=")[0] == "--policy-pack" for each in arguments)
-    if named or pulumi_arguments.command(arguments) not in JUDGED:
+    """Pulumi's arguments and the stack's policies, where it makes or shows changes, beside the packs that are named."""
+    if pulumi_arguments.command(arguments) not in JUDGED:
         return list(arguments)
-    end = arguments.index("--") if "--" in arguments else len(arguments)
-    return [*arguments[:end], "--policy-pack", str(POLICIES), *arguments[end:]]
+    return pulumi_arguments.policy_packs(arguments, POLICIES, UNCHANGED_POLICIES)
 
 
 @contextlib.contextmanager
@@ -267,7 +267,7 @@ def up(stack_name: str, tools: toolchain.Toolchain, progress: Progress, *, refre
         "--color",
         "never",
         "--policy-pack",
-        str(POLICIES),
+        pulumi_arguments.as_item(POLICIES),
         *(["--refresh"] if refresh else []),
     ]
     with progress.step(f"pulumi up ({stack_name})") as step:

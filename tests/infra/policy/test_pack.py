@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from infra import pulumi_output
+from infra import pulumi_cli, pulumi_output
 from infra.local import toolchain
 from infra.plugin.install import install_in_home
 from infra.plugin.servicer import VERSION
@@ -209,3 +209,35 @@ def test_what_a_preview_could_not_know_is_refused_at_the_update(project: Project
     exported = json.loads(project.run("stack", "export", "--stack", "t"))
     kinds = [resource["type"] for resource in exported["deployment"].get("resources") or []]
     assert not [kind for kind in kinds if kind.startswith("kubernetes:")], kinds
+
+
+THEIRS = """
+from pulumi_policy import EnforcementLevel, PolicyPack, ResourceValidationPolicy
+
+
+def validate(args, report):
+    if "ConfigMap" in args.resource_type:
+        report("no ConfigMaps here")
+
+
+PolicyPack(
+    name="theirs",
+    enforcement_level=EnforcementLevel.ADVISORY,
+    policies=[ResourceValidationPolicy(name="no-config-maps", description="None.", validate=validate)],
+)
+"""
+
+
+def test_a_pack_of_the_user_s_is_asked_beside_ours(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By `switchboard pulumi`, with settings for theirs, and its path from the user's folder."""
+    pack = project.folder / "theirs"
+    pack.mkdir()
+    runtime = {"name": "python", "options": {"virtualenv": sys.prefix}}
+    (pack / "PulumiPolicy.yaml").write_text(json.dumps({"runtime": runtime}))
+    (pack / "__main__.py").write_text(THEIRS)
+    (project.folder / "theirs.json").write_text('{"all": "mandatory"}')
+    monkeypatch.chdir(project.folder)
+    arguments = ["preview", "--policy-pack", "theirs", "--policy-pack-config", "theirs.json"]
+    project.program(FAULTY)
+    output = project.run(*pulumi_cli.with_policies(arguments), succeeds=False)
+    assert refused(output) == REFUSED | {("no-config-maps", "stray")}, output
