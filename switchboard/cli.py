@@ -22,6 +22,10 @@ GROUPS = {
     "infra": ("infra.cli", "What is there: the cloud, its stacks and its tools."),
     "models": ("models.cli", "What is served: train, evaluate and look at models."),
     "serving": ("serving.cli", "How it is served: ask a question."),
+    "scaling": (
+        "operators.scaling_cli",
+        "What keeps it sized: try scaling policies on traffic, recorded or made up.",
+    ),
     "loadtests": ("loadtests.cli", "Does it hold: load and its verdict."),
 }
 """Each group's module (its `app` is the typer application) and its line in `--help`."""
