@@ -77,7 +77,15 @@ def check(names: Sequence[str], tools: Checkers) -> list[Report]:
         for name in names:
             loaded = config.load(name)
             objects = declare(loaded, name=name)
-            reports[name] = Report(stack=name, objects=len(objects), findings=judge(loaded, objects))
+            reports[name] = Report(
+                stack=name,
+                objects=len(objects),
+                findings=judge(loaded, objects),
+                exceptions=[
+                    Exempt(checker="policy", check=one.rule, file=one.resource, reason=one.reason)
+                    for one in policy.exempt(objects)
+                ],
+            )
             write(render(name, objects), Path(out) / name)
             sites += [Path(out) / name / site for site in sorted({one.site for one in objects})]
         for said in [*_packages(tools, sites), *(one for site in sites for one in _kube_score(tools, site))]:

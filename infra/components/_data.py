@@ -67,12 +67,18 @@ def workload_meta(
     *,
     checkov: Mapping[str, str] | None = None,
     kube_score: Mapping[str, str] | None = None,
+    recovery: str | None = None,
 ) -> ObjectMetaArgs:
-    """Metadata of a workload; `checkov` and `kube_score` are its own exceptions (check → reason) beside the usual."""
+    """Metadata of a workload; `checkov`, `kube_score` and `recovery` are its own exceptions (see
+    `infra.components.exceptions`) beside the usual."""
     embedded = namespace.site.embedded is not None
     of_images = dict.fromkeys(("CKV_K8S_15", "CKV_K8S_43"), NO_REGISTRY) if embedded else {}
     pulls = {"container-image-pull-policy": NO_REGISTRY if embedded else PULLED_ONCE}
-    made = exceptions(checkov={**of_images, **(checkov or {})}, kube_score={**pulls, **(kube_score or {})})
+    made = exceptions(
+        checkov={**of_images, **(checkov or {})},
+        kube_score={**pulls, **(kube_score or {})},
+        recovery=recovery,
+    )
     return meta(namespace, name, match, data, made)
 
 

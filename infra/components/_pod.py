@@ -56,7 +56,7 @@ Kubernetes' own 300 s are the whole recovery budget (5 min). With this it is: 50
 these 30 s, and a new pod's start (≤ 120 s by its startup probe). A Deployment doesn't wait for the lost pod's end, but
 a StatefulSet's pod is **not** replaced before its node is back or somebody deletes the node (or taints it
 `node.kubernetes.io/out-of-service`), since there must never be two of one name. So a lost node costs a model server a
-replica until then; the others and the gateways carry on."""
+replica until then; the others and the gateways carry on, and `recovery-budget` refuses one that has no others."""
 
 CPU_LIMIT_FACTOR = 4
 CPU_LIMIT_LEAST = 2

@@ -38,6 +38,12 @@ from switchboard import labels
 
 PORT = 8080
 
+FALLBACK = (
+    "a fallback on an edge's one node, which only the gateway of that edge asks, and only while it can't reach the "
+    "site's replicas: the node takes both with it"
+)
+"""Why an edge's model server may wait for its node."""
+
 
 @dataclass(frozen=True)
 class Placement:
@@ -110,7 +116,9 @@ class ModelServerSet(pulumi.ComponentResource):
         )
         self.stateful_set = StatefulSet(
             unique,
-            metadata=_data.workload_meta(namespace, name, match, data),
+            metadata=_data.workload_meta(
+                namespace, name, match, data, recovery=FALLBACK if place.tier == "edge" else None
+            ),
             spec=StatefulSetSpecArgs(
                 replicas=place.replicas,
                 service_name=name,

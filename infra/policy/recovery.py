@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from infra import netpol
 from infra.policy.manifest import (
     UNKNOWN,
     Manifest,
@@ -14,6 +15,7 @@ from infra.policy.manifest import (
     has_unknown,
     items,
     pod_spec,
+    pod_template,
     text,
 )
 from switchboard import labels
@@ -61,8 +63,8 @@ def budget(manifest: Manifest) -> Budget | None:
     """The longest that a Deployment, StatefulSet or ReplicaSet may take to be back when a node of it is lost.
 
         node grace 50 + max(tolerationSeconds of not-ready, unreachable; 300 where none is stated)
-        + terminationGracePeriodSeconds (StatefulSet, Recreate: the old pod has to go first)
-        + startup (× replicas, where a StatefulSet starts them in turn) + minReadySeconds
+        + terminationGracePeriodSeconds (Recreate: the old pod has to go first)
+        + startup + minReadySeconds
 
         startup = Σ sidecars' startup budgets + max over containers of
             startup budget + readiness: initialDelaySeconds + periodSeconds × (successThreshold - 1)
@@ -71,32 +73,90 @@ def budget(manifest: Manifest) -> Budget | None:
 
     A pod that is bound to edge nodes (by its required affinity: its own labels say nothing) has no other node to go
     to: it goes on, or is back with its node, and only its start counts. Not counted, since no manifest bounds them:
-    init containers that end, pulls of images, and volumes that a lost node holds. A StatefulSet's pod on a lost node
-    is only replaced when the node is declared out of service or removed.
+    init containers that end, pulls of images, and volumes that a lost node holds.
+
+    A StatefulSet's pod on a lost node is replaced when a person has declared the node out of service or removed it, and
+    not before, since there must never be two of one name. So a StatefulSet is back when the others do without it (see
+    `alone`): after the node grace, when the control plane takes the pods of a silent node for unready, and Services and
+    gateways leave them out. One that has no others isn't back by itself.
+
     None for other kinds, and where a part isn't known before the update.
     """
     kind, spec = text(manifest, "kind"), pod_spec(manifest)
     if kind not in _KINDS or spec is None:
         return None
     try:
-        start = _startup(spec)
-        in_turn = _known(get(manifest, "spec", "podManagementPolicy")) != "Parallel"
-        if kind == "StatefulSet" and in_turn:
-            start *= _seconds(manifest, "spec", "replicas", default=1)
+        if kind == "StatefulSet":
+            return Budget(
+                {"node grace": NODE_GRACE_S, "a person's help": None if _alone(manifest, spec) else 0}
+            )
         parts: dict[str, int | None] = {}
         if _known(bound_to(spec, labels.TIER)) != {"edge"}:
             parts["node grace"] = NODE_GRACE_S
             parts["toleration"] = _toleration(spec)
-            recreated = _known(get(manifest, "spec", "strategy", "type")) == "Recreate"
-            if kind == "StatefulSet" or recreated:
+            if _known(get(manifest, "spec", "strategy", "type")) == "Recreate":
                 parts["termination"] = _seconds(
                     spec, "terminationGracePeriodSeconds", default=DEFAULT_TERMINATION_S
                 )
-        parts["startup"] = start
+        parts["startup"] = _startup(spec)
         parts["minReadySeconds"] = _seconds(manifest, "spec", "minReadySeconds", default=0)
     except _NotYetKnown:
         return None
     return Budget(parts)
+
+
+def alone(manifest: Manifest) -> str:
+    """Why nobody does a StatefulSet's work while one of its nodes is lost; empty where the other replicas do, for other
+    kinds, and where that isn't known before the update.
+
+    The others have to be spread over nodes or zones. A rule that only prefers it counts (`ScheduleAnyway`): a volume
+    binds its pod to a place, and a strict rule may leave such a pod nowhere to run.
+    """
+    spec = pod_spec(manifest)
+    if text(manifest, "kind") != "StatefulSet" or spec is None:
+        return ""
+    try:
+        return _alone(manifest, spec)
+    except _NotYetKnown:
+        return ""
+
+
+def _alone(manifest: Manifest, spec: Manifest) -> str:
+    replicas = _seconds(manifest, "spec", "replicas", default=1)
+    if replicas == 0:
+        return ""
+    if _known(bound_to(spec, labels.TIER)) == {"edge"}:
+        return "its replicas are all on the edge's node"
+    if replicas == 1:
+        return "it has no other replica"
+    about = _known(get(pod_template(manifest), "metadata", "labels"))
+    apart = any(
+        get(rule, "topologyKey") in (labels.HOSTNAME, labels.ZONE)
+        and _seconds(rule, "maxSkew", default=1) < replicas
+        and _selects(get(rule, "labelSelector"), about)
+        for rule in _spreading(spec)
+    )
+    return "" if apart else "its replicas aren't spread over nodes or zones, and may all be on that one"
+
+
+def _selects(selector: Any, about: Any) -> bool:
+    """Whether a label selector is for pods of these labels; none is for no pods, nor is one that Kubernetes refuses."""
+    try:
+        return isinstance(selector, Mapping) and netpol.selects(selector, about or {})
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return False
+
+
+def _spreading(spec: Manifest) -> list[Any]:
+    """The rules that keep a workload's pods apart, strict and soft ones."""
+    _known(get(spec, "topologySpreadConstraints"))
+    _known(get(spec, "affinity", "podAntiAffinity"))
+    required, preferred = (
+        items(spec, "affinity", "podAntiAffinity", f"{how}DuringSchedulingIgnoredDuringExecution")
+        for how in ("required", "preferred")
+    )
+    terms = [get(one, "podAffinityTerm") for one in preferred]
+    return [*items(spec, "topologySpreadConstraints"), *required, *terms]
 
 
 def _known(value: Any) -> Any:

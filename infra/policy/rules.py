@@ -13,6 +13,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from infra.components.exceptions import RECOVERY as RECOVERY_EXCEPTION
 from infra.local.node import quantities
 from infra.policy.manifest import (
     UNKNOWN,
@@ -28,7 +29,7 @@ from infra.policy.manifest import (
     pod_template,
     text,
 )
-from infra.policy.recovery import RECOVERY_S, budget
+from infra.policy.recovery import RECOVERY_S, alone, budget
 from switchboard import labels
 from switchboard.data import DataClass, parse_regions
 
@@ -297,9 +298,18 @@ def rbac_wildcards(subject: Subject) -> Iterator[Fault]:
 
 
 def recovery_budget(subject: Subject) -> Iterator[Fault]:
-    """A workload is back within 5 min of the loss of its node, by its own time limits."""
+    """A workload is back within 5 min of the loss of its node, by its own time limits or its other replicas."""
     found = budget(subject.manifest)
     if found is None:
+        return
+    if why := alone(subject.manifest):
+        reason = annotation(subject.manifest, RECOVERY_EXCEPTION)
+        if reason is not UNKNOWN and not (isinstance(reason, str) and reason.strip()):
+            yield Fault(
+                f"a StatefulSet's pod on a lost node isn't replaced before a person acts, and {why}",
+                "give it two replicas or more, spread over nodes (`_pod.spread()`), make a Deployment of it, or say "
+                f"why it may wait: annotation {RECOVERY_EXCEPTION} (`exceptions(recovery=…)`)",
+            )
         return
     total = found.total_s
     if total is None or total > RECOVERY_S:

@@ -75,6 +75,18 @@ def held(manifest: dict[str, Any], *regions: Any, alternatives: int = 1) -> dict
     return found
 
 
+def spread(manifest: dict[str, Any], replicas: int = 2, **rule: Any) -> dict[str, Any]:
+    """The workload with so many replicas, spread over nodes; `rule` changes the rule by which they are."""
+    found = copy.deepcopy(manifest)
+    template = found["spec"]["template"]
+    about = template["metadata"]["labels"]
+    about["app"] = "chat"
+    spreading = {"topologyKey": labels.HOSTNAME, "labelSelector": {"matchLabels": {"app": "chat"}}, **rule}
+    found["spec"]["replicas"] = replicas
+    template["spec"]["topologySpreadConstraints"] = [spreading]
+    return found
+
+
 def claims(*regions: str, data: str | None = "customer") -> dict[str, Any]:
     """A StatefulSet of internal data, with a claim of `data` (None: it doesn't say)."""
     about = {
@@ -82,7 +94,7 @@ def claims(*regions: str, data: str | None = "customer") -> dict[str, Any]:
         "labels": {labels.DATA_CLASS: data} if data is not None else {},
         "annotations": {labels.DATA_REGIONS: ",".join(regions)} if regions else {},
     }
-    found = deployment() | {"kind": "StatefulSet"}
+    found = spread(deployment()) | {"kind": "StatefulSet"}
     found["spec"]["volumeClaimTemplates"] = [{"metadata": about}]
     return found
 

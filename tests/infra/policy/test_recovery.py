@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from infra.policy.manifest import UNKNOWN
-from infra.policy.recovery import budget
+from infra.policy.recovery import alone, budget
 from switchboard import labels
 
 LOST = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
@@ -46,7 +46,6 @@ def workload(
 
 
 STARTS_IN_60 = {"startupProbe": {"periodSeconds": 1, "failureThreshold": 60}}
-PARALLEL: dict[str, Any] = {"podManagementPolicy": "Parallel"}
 
 CASES: dict[str, tuple[dict[str, Any], int | None]] = {
     "nothing but the loss itself": (workload(), 50 + 30),
@@ -101,15 +100,6 @@ CASES: dict[str, tuple[dict[str, Any], int | None]] = {
         workload(pod={"terminationGracePeriodSeconds": 100}, strategy={"type": "Recreate"}),
         80 + 100,
     ),
-    "a StatefulSet does too, 30 s where none is stated": (workload("StatefulSet", **PARALLEL), 80 + 30),
-    "a StatefulSet in turn": (
-        workload("StatefulSet", container=STARTS_IN_60, replicas=3),
-        80 + 30 + 3 * 60,
-    ),
-    "a StatefulSet at once": (
-        workload("StatefulSet", container=STARTS_IN_60, replicas=3, **PARALLEL),
-        80 + 30 + 60,
-    ),
     "an edge's pod stays with its node": (
         workload(tier="edge", pod={"tolerations": [{"operator": "Exists"}]}, container=STARTS_IN_60),
         60,
@@ -136,6 +126,71 @@ CASES: dict[str, tuple[dict[str, Any], int | None]] = {
 }
 
 
+OURS = {"matchLabels": {labels.TIER: "core"}}
+
+
+def stateful(
+    *rules: dict[str, Any], replicas: Any = 2, tier: str = "core", pod: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    given = {"topologySpreadConstraints": list(rules), **(pod or {})}
+    return workload("StatefulSet", replicas=replicas, tier=tier, pod=given, container=STARTS_IN_60)
+
+
+def spread(key: str = labels.HOSTNAME, **more: Any) -> dict[str, Any]:
+    return {"topologyKey": key, "labelSelector": OURS, **more}
+
+
+def apart(how: str, term: dict[str, Any]) -> dict[str, Any]:
+    """A pod that keeps away from others of the term."""
+    terms = [term if how == "required" else {"weight": 1, "podAffinityTerm": term}]
+    rule = {f"{how}DuringSchedulingIgnoredDuringExecution": terms}
+    return {"affinity": {**affinity("core"), "podAntiAffinity": rule}}
+
+
+ALONE, TOGETHER = "it has no other replica", "its replicas aren't spread over nodes or zones"
+STATEFUL: dict[str, tuple[dict[str, Any], str]] = {
+    "two, spread over nodes": (stateful(spread()), ""),
+    "over zones": (stateful(spread(labels.ZONE)), ""),
+    "as well as there is room": (stateful(spread(whenUnsatisfiable="ScheduleAnyway")), ""),
+    "two that keep away from each other": (stateful(pod=apart("required", spread())), ""),
+    "two that would rather": (stateful(pod=apart("preferred", spread())), ""),
+    "by an expression": (
+        stateful(
+            spread(
+                labelSelector={
+                    "matchExpressions": [{"key": labels.TIER, "operator": "In", "values": ["core"]}]
+                }
+            )
+        ),
+        "",
+    ),
+    "three, of which two may be together": (stateful(spread(maxSkew=2), replicas=3), ""),
+    "none, which nobody misses": (stateful(replicas=0), ""),
+    "not spread": (stateful(), TOGETHER),
+    "spread over racks, which are no nodes": (stateful(spread("rack")), TOGETHER),
+    "spread away from others": (stateful(spread(labelSelector={"matchLabels": {"app": "other"}})), TOGETHER),
+    "spread away from nobody": (stateful(spread(labelSelector=None)), TOGETHER),
+    "so loosely that both may be together": (stateful(spread(maxSkew=2)), TOGETHER),
+    "two that keep away from others": (
+        stateful(pod=apart("required", spread(labelSelector={"matchLabels": {"app": "x"}}))),
+        TOGETHER,
+    ),
+    "one": (stateful(spread(), replicas=1), ALONE),
+    "one, where none is stated": (workload("StatefulSet"), ALONE),
+    "on an edge": (stateful(spread(), tier="edge"), "its replicas are all on the edge's node"),
+}
+
+
+@pytest.mark.parametrize("case", STATEFUL)
+def test_a_stateful_set_is_back_by_its_other_replicas_or_not_by_itself(case: str) -> None:
+    manifest, why = STATEFUL[case]
+    found = budget(manifest)
+    assert found is not None
+    assert alone(manifest).startswith(why) and bool(alone(manifest)) is bool(why)
+    # What a new pod would take doesn't count: the others are there.
+    assert found.total_s == (None if why else 50), str(found)
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_the_sum(case: str) -> None:
     manifest, expected = CASES[case]
@@ -156,10 +211,16 @@ def test_the_sum(case: str) -> None:
         workload(pod={"affinity": UNKNOWN}),
         workload(pod={"nodeSelector": UNKNOWN}),
         {"kind": "Deployment", "spec": UNKNOWN},
+        stateful(replicas=UNKNOWN),
+        stateful(UNKNOWN),
+        stateful(spread(labelSelector=UNKNOWN)),
+        stateful(spread(maxSkew=UNKNOWN)),
+        stateful(pod={"affinity": {"podAntiAffinity": UNKNOWN}}),
     ],
 )
 def test_what_is_not_judged(manifest: dict[str, Any]) -> None:
     assert budget(manifest) is None
+    assert alone(manifest) == ""
 
 
 def test_the_parts_are_shown_in_order() -> None:
@@ -167,6 +228,8 @@ def test_the_parts_are_shown_in_order() -> None:
     assert str(found) == "node grace 50 + toleration 30 + startup 60"
     forever = budget(workload(pod={"tolerations": tolerations(None)}))
     assert str(forever) == "node grace 50 + toleration for ever"
+    assert str(budget(stateful())) == "node grace 50 + a person's help for ever"
+    assert str(budget(stateful(spread()))) == "node grace 50"
 
 
 @given(st.integers(0, 400), st.integers(1, 60), st.integers(1, 60), st.integers(0, 60))

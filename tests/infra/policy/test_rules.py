@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from infra.components.exceptions import RECOVERY
 from infra.policy.manifest import UNKNOWN
 from infra.policy.rules import RULES, Site, Subject, sites_of, violations
 from switchboard import labels
@@ -22,12 +23,23 @@ from tests.infra.policy.manifests import (
     deployment,
     held,
     simple,
+    spread,
 )
 
 RULE = [{"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]}]
 CUSTOMER = {labels.DATA_CLASS: "customer"}
 
+
+def stateful(replicas: int, over: str = labels.HOSTNAME, **annotations: Any) -> dict[str, Any]:
+    """A StatefulSet of so many replicas, spread over what that label tells apart."""
+    found = spread(deployment(m__annotations=annotations), replicas, topologyKey=over)
+    return found | {"kind": "StatefulSet"}
+
+
 PASSES = {
+    "a StatefulSet whose replicas are apart": (stateful(2), "public"),
+    "one that says why it may wait": (stateful(1, **{RECOVERY: "reports may wait for a person"}), "public"),
+    "one that will say so": (stateful(1, **{RECOVERY: UNKNOWN}), "public"),
     "a careful workload": (deployment(), "public"),
     "restricted data in a private site": (both("restricted", "cn-shanghai", region="cn-shanghai"), "private"),
     "customers' data in its region": (both("customer", "cn-shenzhen, cn-beijing"), "public"),
@@ -294,6 +306,16 @@ REFUSED: list[tuple[str, dict[str, Any], str | None, str]] = [
         "public",
         "350 s (node grace 50 + toleration 300)",
     ),
+    ("recovery-budget", stateful(1), "public", "before a person acts, and it has no other replica"),
+    ("recovery-budget", stateful(1, **{RECOVERY: " "}), "public", "and it has no other replica"),
+    ("recovery-budget", stateful(2, over="rack"), "public", "aren't spread over nodes or zones"),
+    # Only what isn't back by itself may be excepted, not what takes too long.
+    (
+        "recovery-budget",
+        deployment(pod__tolerations=MISSING, m__annotations={RECOVERY: "it is only for reports"}),
+        "public",
+        "350 s (node grace 50 + toleration 300)",
+    ),
 ]
 
 
@@ -327,7 +349,7 @@ def _paths(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 @pytest.mark.parametrize("region", ["cn-shenzhen", "cn-beijing"])
 @pytest.mark.parametrize("kind", ["Deployment", "StatefulSet"])
 def test_no_value_that_is_not_known_yet_breaks_a_rule(kind: str, region: str) -> None:
-    whole = held(both("customer", region, region), region) | {"kind": kind}
+    whole = spread(held(both("customer", region, region), region)) | {"kind": kind}
     whole["spec"]["volumeClaimTemplates"] = claims(region)["spec"]["volumeClaimTemplates"]
     paths = [path for path in _paths(whole) if path != ("kind",)]
     assert len(paths) > 30
