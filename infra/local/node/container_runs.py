@@ -9,15 +9,14 @@ import asyncio
 import contextlib
 import logging
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
-from infra.local.node import container_spec, crilogs, environment, podspec
+from infra.local.node import container_probes, container_spec, crilogs, environment, podspec
+from infra.local.node.container_probes import ContainerProbes
 from infra.local.node.container_spec import Place, parse_run_id, run_id
 from infra.local.node.ending import HookFailed, end_container, run_hook
 from infra.local.node.podspec import ConfigError
-from infra.local.node.probes import Prober
 from infra.local.node.records import Container, Ended, Problem
 from infra.local.runtime import ContainerState, Image, NoSuchContainer, StartError, UnknownImage
 from switchboard.kube import Object
@@ -33,8 +32,6 @@ _FALLBACK_BYTES = 2048
 _CANNOT_START = 128
 _CHANGED = "ContainerChanged"
 _HOOK_LOOK_S = 0.25
-_PROBES = (("startup", "startupProbe"), ("readiness", "readinessProbe"), ("liveness", "livenessProbe"))
-_FAILED = {"startup": "StartupFailed", "readiness": "ReadinessFailed", "liveness": "LivenessFailed"}
 
 
 class ContainerRuns:
@@ -43,7 +40,7 @@ class ContainerRuns:
     def __init__(self, worker: PodWorker) -> None:
         self._worker = worker
         self._watchers: dict[str, asyncio.Task[None]] = {}
-        self._probers: dict[str, list[asyncio.Task[None]]] = {}
+        self._probes = ContainerProbes(worker)
         self._fetching: set[asyncio.Future[Image]] = set()
         self.pids: dict[str, int] = {}
 
@@ -69,7 +66,8 @@ class ContainerRuns:
                 container.attempt, container.run_id = parse_run_id(newest)[2], newest
                 container.phase, container.ended = "running", None
                 container.started_at = state.started_at
-                self._running(container, state)
+                self._watch_run(container, state)
+                self._probes.begin(container, self._one(container.name))
             elif container.phase == "running":
                 self._lost_or_ended(container, states.get(container.run_id or ""))
         self._worker.save()
@@ -104,9 +102,13 @@ class ContainerRuns:
         try:
             # Before the turn to start: an image of Debian packages may have to be fetched first.
             image = await self._image(self._one(name)["image"])
+            began = False
             async with self._worker.context.starts:
                 if image is not None and not self._worker.ending:
                     await self._start(container, image)
+                    began = True
+            if began:  # its turn is over: a hook may take as long as it likes, and others want to start
+                await self._post_start(container)
         except UnknownImage as error:
             again = container.problem is not None and container.problem.reason.endswith(
                 ("Pull", "PullBackOff")
@@ -169,8 +171,7 @@ class ContainerRuns:
         worker.event("Normal", "Pulled", present, container.name)
         worker.event("Normal", "Created", f"Container created: {container.name}", container.name)
         worker.event("Normal", "Started", f"Container started: {container.name}", container.name)
-        await self._post_start(container, one)
-        self._running(container, state)
+        self._watch_run(container, state)
         worker.wake()
 
     def _place(self, name: str, attempt: int) -> Place:
@@ -187,27 +188,30 @@ class ContainerRuns:
             message=message,
         )
 
-    async def _post_start(self, container: Container, one: Object) -> None:
-        hook = (one.get("lifecycle") or {}).get("postStart")
-        if not hook:
-            return
-        worker = self._worker
-        running = asyncio.ensure_future(
-            run_hook(worker.context.runtime, container.run_id or "", one, hook, worker.record.ip or "", None)
-        )
-        try:
-            while not running.done():  # it may take as long as it likes, but not hold up the pod's end
-                await asyncio.wait({running}, timeout=_HOOK_LOOK_S)
-                if worker.ending:
-                    running.cancel()
-            await running
-        except asyncio.CancelledError:
-            running.cancel()
-            if not worker.ending:
-                raise
-        except HookFailed as error:
-            worker.event("Warning", "FailedPostStartHook", f"PostStartHook failed: {error}", container.name)
-            container.stop_because = Problem(reason="FailedPostStartHook", message=str(error))
+    async def _post_start(self, container: Container) -> None:
+        """Its hook, then its probes. A hook is left alone when its container ends, or has to."""
+        worker, one = self._worker, self._one(container.name)
+        run, ended = container.run_id or "", self._watchers[container.name]
+        if hook := (one.get("lifecycle") or {}).get("postStart"):
+            hooked = asyncio.ensure_future(
+                run_hook(worker.context.runtime, run, one, hook, worker.record.ip or "", None)
+            )
+            try:
+                while not (hooked.done() or ended.done() or worker.ending or container.stop_because):
+                    await asyncio.wait({hooked, ended}, timeout=_HOOK_LOOK_S, return_when="FIRST_COMPLETED")
+            finally:
+                hooked.cancel()
+            await asyncio.wait({hooked})
+            if not hooked.cancelled() and (error := hooked.exception()) is not None:
+                if not isinstance(error, HookFailed):
+                    raise error
+                worker.event(
+                    "Warning", "FailedPostStartHook", f"PostStartHook failed: {error}", container.name
+                )
+                container.stop_because = Problem(reason="FailedPostStartHook", message=str(error))
+        if container.phase == "running" and not container.stop_because and not worker.ending:
+            self._probes.begin(container, one)
+            worker.save()
 
     def _postpone(self, container: Container, problem: Problem) -> None:
         """It can't be made now: said, and tried again after the back-off."""
@@ -242,22 +246,15 @@ class ContainerRuns:
 
     # Running
 
-    def _running(self, container: Container, state: ContainerState) -> None:
-        """Watch and probe a run that has begun."""
-        name = container.name
+    def _watch_run(self, container: Container, state: ContainerState) -> None:
+        """See the end of a run that has begun."""
         if state.pid is not None:
-            self.pids[name] = state.pid
-        self._watchers[name] = asyncio.create_task(self._watch(container, state.id))
-        one = self._one(name)
-        if not one.get("startupProbe"):
-            container.started = True
-        if not one.get("readinessProbe"):
-            container.ready = container.started
-        self._probe(container)
+            self.pids[container.name] = state.pid
+        self._watchers[container.name] = asyncio.create_task(self._watch(container, state.id))
 
     async def _watch(self, container: Container, id: str) -> None:
         exit = await self._worker.context.runtime.wait(id)
-        self._stop_probing(container.name)
+        self._probes.stop(container.name)
         self.pids.pop(container.name, None)
         message = await asyncio.to_thread(self._message, container, failed=exit.exit_code != 0)
         self._set_ended(container, Ended.of(id, exit, message))
@@ -313,62 +310,6 @@ class ContainerRuns:
             text = crilogs.last_text(log_path, _FALLBACK_LINES, _FALLBACK_BYTES)
         return text
 
-    # Probing
-
-    def _probe(self, container: Container) -> None:
-        one = self._one(container.name)
-        kinds = [kind for kind, key in _PROBES if one.get(key)]
-        if not container.started:
-            kinds = ["startup"]
-        for kind in kinds:
-            if kind != "startup" or not container.started:
-                self._start_prober(container, one, kind)  # type: ignore[arg-type]
-
-    def _start_prober(
-        self, container: Container, one: Object, kind: Literal["startup", "readiness", "liveness"]
-    ) -> None:
-        worker, id = self._worker, container.run_id or ""
-
-        async def execute(argv: list[str], timeout_s: float) -> Any:
-            return await worker.context.runtime.exec(id, argv, timeout_s)
-
-        prober = Prober(
-            kind=kind,
-            probe=one[f"{kind}Probe"],
-            one=one,
-            pod_ip=worker.record.ip or "",
-            execute=execute,
-            on_verdict=partial(self._verdict, container, kind, id),
-            on_failure=partial(self._unhealthy, container.name, kind),
-            known=container.ready if kind == "readiness" else None,
-        )
-        ran_s = (datetime.now(UTC) - container.started_at).total_seconds() if container.started_at else 0.0
-        task = asyncio.create_task(prober.run(ran_s))
-        self._probers.setdefault(container.name, []).append(task)
-
-    def _unhealthy(self, name: str, kind: str, message: str) -> None:
-        self._worker.event("Warning", "Unhealthy", f"{kind.capitalize()} probe failed: {message}", name)
-
-    def _verdict(self, container: Container, kind: str, id: str, ok: bool, message: str) -> None:
-        if container.run_id != id or container.phase != "running":
-            return
-        worker = self._worker
-        if kind == "readiness":
-            container.ready = ok
-        elif ok and kind == "startup":
-            container.started = True
-            container.ready = container.ready or not self._one(container.name).get("readinessProbe")
-            self._probe(container)
-        elif not ok:
-            why = f"Container {container.name} failed {kind} probe, will be restarted"
-            container.stop_because = Problem(reason=_FAILED[kind], message=why)
-        worker.save()
-        worker.wake()
-
-    def _stop_probing(self, name: str) -> None:
-        for task in self._probers.pop(name, []):
-            task.cancel()
-
     # Stopping
 
     async def stop(self, name: str, because: Problem) -> None:
@@ -379,8 +320,8 @@ class ContainerRuns:
                 return
             text = because.message if container.stop_because else f"Stopping container {name}"
             worker.event("Normal", "Killing", text, name)
-            own = asyncio.get_running_loop().time() + self._own_grace_s(one, because)
-            self._stop_probing(name)
+            own = asyncio.get_running_loop().time() + container_probes.grace_s(worker.pod, one, because)
+            self._probes.stop(name)
             await end_container(
                 worker.context.runtime,
                 container.run_id or "",
@@ -394,14 +335,6 @@ class ContainerRuns:
             )
         finally:
             container.busy = False
-
-    def _own_grace_s(self, one: Object, because: Problem) -> float:
-        """Of a container that is stopped although its pod goes on: that of the probe which failed, else the pod's."""
-        for kind, key in _PROBES:
-            given = (one.get(key) or {}).get("terminationGracePeriodSeconds")
-            if because.reason == _FAILED[kind] and given is not None:
-                return float(given)
-        return podspec.grace_s(self._worker.pod)
 
     def renew(self) -> None:
         """Have containers started anew whose image was changed.
@@ -417,10 +350,18 @@ class ContainerRuns:
             why = f"Container {container.name} definition changed, will be restarted"
             container.stop_because = Problem(reason=_CHANGED, message=why)
 
+    def refuse_resize(self, names: list[str]) -> None:
+        """The API server takes it until a main container runs: what starts later has it, a running sidecar hasn't."""
+        for name in names:
+            if self._worker.record.containers[name].phase == "running":
+                why = (
+                    f"container {name}: other resources while it runs are not supported by the embedded cloud"
+                )
+                self._worker.event("Warning", "Refused", why, name)
+
     def let_go(self) -> None:
         """Stop watching and probing; what runs goes on."""
-        for name in list(self._probers):
-            self._stop_probing(name)
+        self._probes.stop_all()
         for watcher in self._watchers.values():
             if not watcher.done():
                 watcher.cancel()

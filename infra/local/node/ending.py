@@ -17,6 +17,8 @@ log = logging.getLogger(__name__)
 
 _LEAST_AFTER_HOOK_S = 2.0
 _LONGEST_S = 86_400.0
+HTTP_HOOK_S = 600.0
+"""An answer that hasn't come by then won't: the one that was asked may be gone without a word."""
 
 
 class HookFailed(Exception):
@@ -31,15 +33,16 @@ async def run_hook(
     pod_ip: str,
     timeout_s: float | None,
 ) -> None:
-    """Carry out a lifecycle handler (exec, httpGet, sleep); without `timeout_s` for a day at most.
+    """Carry out a lifecycle handler (exec, httpGet, sleep); without `timeout_s` for a day at most, HTTP for 10 min.
 
     Raises:
         HookFailed: it failed or took too long.
     """
+    most_s = timeout_s or (HTTP_HOOK_S if handler.get("httpGet") else _LONGEST_S)
     try:
-        async with asyncio.timeout(timeout_s):
+        async with asyncio.timeout(most_s):
             if action := handler.get("exec"):
-                result = await runtime.exec(run_id, action["command"], timeout_s or _LONGEST_S)
+                result = await runtime.exec(run_id, action["command"], most_s)
                 if result.exit_code != 0:
                     raise HookFailed(f"command exited with {result.exit_code}: {result.text.strip()[-500:]}")
             elif action := handler.get("httpGet"):
@@ -49,7 +52,7 @@ async def run_hook(
             elif action := handler.get("sleep"):
                 await asyncio.sleep(float(action["seconds"]))
     except TimeoutError:
-        raise HookFailed(f"not done within {timeout_s:g} s") from None
+        raise HookFailed(f"not done within {most_s:g} s") from None
     except (OSError, ValueError, NoSuchContainer) as error:
         raise HookFailed(str(error) or type(error).__name__) from error
 
