@@ -33,9 +33,11 @@ class PodVolumes:
         self._dir = directory
         self.folders: dict[str, Path] = {}
         self.read_only: frozenset[str] = frozenset()
+        self._given: set[Path] = set()
+        """Claims' volumes that were given to the pod's group whole, for this start of the pod."""
 
-    async def prepare(self, pod: Object, pod_ip: str) -> None:
-        """Make all volumes of the pod; safe to call again.
+    async def prepare(self, pod: Object, pod_ip: str, *, anew: bool = True) -> None:
+        """Make all volumes of the pod; safe to call again. `anew`: it starts, rather than being found running.
 
         Raises:
             ConfigError: something that a volume needs isn't there (yet).
@@ -43,7 +45,7 @@ class PodVolumes:
         listed = pod["spec"].get("volumes") or []
         self._dir.make()
         sources = await self.sources(pod, pod_ip, volumes.references(pod))
-        made = await asyncio.gather(*(self._make(pod, volume, sources) for volume in listed))
+        made = await asyncio.gather(*(self._make(pod, volume, sources, anew) for volume in listed))
         self.folders = dict(zip((volume["name"] for volume in listed), made, strict=True))
         self.read_only = frozenset(
             volume["name"]
@@ -75,12 +77,14 @@ class PodVolumes:
         links = environment.service_links(context.services(), namespace) if linked else {}
         return Sources(pod_ip, context.host_ip, context.allocatable, links | context.service_env, objects)
 
-    async def _make(self, pod: Object, volume: Object, sources: Sources) -> Path:
+    async def _make(self, pod: Object, volume: Object, sources: Sources, anew: bool = False) -> Path:
         group = podspec.fs_group(pod)
         folder = self._dir.volumes / volume["name"]
         if (claim := volume.get("persistentVolumeClaim")) is not None:
             folder = await self._claimed(podspec.namespace(pod), claim["claimName"])
-            await asyncio.to_thread(volumes.make_folder, folder, group)
+            whole = anew and podspec.fs_group_always(pod) and folder not in self._given
+            await asyncio.to_thread(volumes.make_folder, folder, group, always=whole)
+            self._given.add(folder)
         elif (empty := volume.get("emptyDir")) is not None:
             await asyncio.to_thread(self._make_empty, folder, empty, group)
         else:

@@ -118,56 +118,80 @@ def full_hostname(pod: Object, domain: str) -> str | None:
 def refused(pod: Object) -> str | None:
     """Why this pod can't run here, naming the field; None where it can.
 
-    Containers are processes on the machine's own network: what would give a pod the machine is refused rather than
-    quietly left out.
+    Containers are processes on the machine's own network: what would give a pod the machine, and what a machine
+    without a container engine doesn't have, is refused rather than quietly left out.
     """
     spec = pod["spec"]
-    for field in ("hostNetwork", "hostPID", "hostIPC"):
-        if spec.get(field):
-            return f"spec.{field} is not supported by the embedded cloud"
-    if reason := _refused_of_pod(spec):
-        return f"{reason} is not supported by the embedded cloud"
-    known = {"name", "emptyDir", "configMap", "secret", "projected", "downwardAPI", "persistentVolumeClaim"}
-    for index, volume in enumerate(spec.get("volumes") or []):
-        if other := sorted(set(volume) - known):
-            return f"spec.volumes[{index}].{other[0]} (volume {volume['name']}) is not supported by the embedded cloud"
+    reason = _refused_of_pod(spec) or _refused_of_volumes(spec)
     for kind, one in all_containers(pod):
-        security = one.get("securityContext") or {}
-        where = f"container {one['name']}: securityContext"
-        if security.get("privileged"):
-            return f"{where}.privileged is not supported by the embedded cloud"
-        if added := (security.get("capabilities") or {}).get("add"):
-            return f"{where}.capabilities.add ({', '.join(added)}) is not supported by the embedded cloud"
-        if reason := _refused_profile(security):
-            return f"{where}.{reason} is not supported by the embedded cloud"
-        if kind != "sidecar" and (one.get("restartPolicy") or one.get("restartPolicyRules")):
-            return f"container {one['name']}: restartPolicy is not supported by the embedded cloud"
-        if one.get("volumeDevices"):
-            return f"container {one['name']}: volumeDevices is not supported by the embedded cloud"
-        for port in one.get("ports") or []:
-            if port.get("hostPort"):
-                return f"container {one['name']}: hostPort {port['hostPort']} is not supported by the embedded cloud"
-    return None
+        reason = reason or _refused_of_container(kind, one)
+    return f"{reason} is not supported by the embedded cloud" if reason else None
 
 
 def _refused_of_pod(spec: Object) -> str | None:
     """A field of the pod's that would change what its containers see of each other, or of the machine."""
+    for field in (
+        "hostNetwork",
+        "hostPID",
+        "hostIPC",
+        "shareProcessNamespace",
+        "dnsConfig",
+        "resourceClaims",
+    ):
+        if spec.get(field):
+            return f"spec.{field}"
     if (system := (spec.get("os") or {}).get("name", "linux")) != "linux":
         return f"spec.os.name {system}"
-    if spec.get("shareProcessNamespace"):
-        return "spec.shareProcessNamespace"
     if spec.get("hostUsers") is False:
         return "spec.hostUsers: false"
+    if spec.get("dnsPolicy") == "None":
+        return "spec.dnsPolicy None"
     if spec.get("resources"):
         return "spec.resources (of the pod as a whole)"
     security = spec.get("securityContext") or {}
     if sysctls := security.get("sysctls"):
         return f"spec.securityContext.sysctls ({', '.join(s['name'] for s in sysctls)})"
-    return f"spec.securityContext.{reason}" if (reason := _refused_profile(security)) else None
+    return f"spec.securityContext.{reason}" if (reason := _refused_of_security(security)) else None
 
 
-def _refused_profile(security: Object) -> str | None:
-    """A profile that the machine would have to have; `RuntimeDefault` and `Unconfined` are taken as given."""
+def _refused_of_volumes(spec: Object) -> str | None:
+    known = {"name", "emptyDir", "configMap", "secret", "projected", "downwardAPI", "persistentVolumeClaim"}
+    for index, volume in enumerate(spec.get("volumes") or []):
+        where = f"spec.volumes[{index}]"
+        if other := sorted(set(volume) - known):
+            return f"{where}.{other[0]} (volume {volume['name']})"
+        medium = (volume.get("emptyDir") or {}).get("medium")
+        if medium not in (None, "", "Memory"):
+            return f"{where}.emptyDir.medium {medium} (volume {volume['name']})"
+    return None
+
+
+def _refused_of_container(kind: ContainerKind, one: Object) -> str | None:
+    where, security = f"container {one['name']}:", one.get("securityContext") or {}
+    if security.get("privileged"):
+        return f"{where} securityContext.privileged"
+    if added := (security.get("capabilities") or {}).get("add"):
+        return f"{where} securityContext.capabilities.add ({', '.join(added)})"
+    if security.get("procMount") not in (None, "Default"):
+        return f"{where} securityContext.procMount {security['procMount']}"
+    if reason := _refused_of_security(security):
+        return f"{where} securityContext.{reason}"
+    if (one.get("resources") or {}).get("claims"):
+        return f"{where} resources.claims"
+    if kind != "sidecar" and (one.get("restartPolicy") or one.get("restartPolicyRules")):
+        return f"{where} restartPolicy"
+    if one.get("volumeDevices"):
+        return f"{where} volumeDevices"
+    for port in one.get("ports") or []:
+        if port.get("hostPort"):
+            return f"{where} hostPort {port['hostPort']}"
+    return None
+
+
+def _refused_of_security(security: Object) -> str | None:
+    """What the machine would have to have; the profiles `RuntimeDefault` and `Unconfined` are taken as given."""
+    if security.get("seLinuxOptions"):
+        return "seLinuxOptions"
     for key in ("seccompProfile", "appArmorProfile"):
         if (security.get(key) or {}).get("type") == "Localhost":
             return f"{key}.type Localhost"
@@ -180,6 +204,12 @@ def ignored(pod: Object) -> str | None:
         names = ", ".join(one["name"] for one in added)
         return f"spec.ephemeralContainers ({names}) is not supported by the embedded cloud"
     return None
+
+
+def resized(before: Object, after: Object) -> list[str]:
+    """The containers whose resources are others than before."""
+    known = {one["name"]: one.get("resources") for _, one in all_containers(before)}
+    return [one["name"] for _, one in all_containers(after) if one.get("resources") != known.get(one["name"])]
 
 
 def identity(pod: Object, one: Object, image_uid: int) -> Identity:
@@ -212,6 +242,12 @@ def identity(pod: Object, one: Object, image_uid: int) -> Identity:
 def fs_group(pod: Object) -> int | None:
     given = (pod["spec"].get("securityContext") or {}).get("fsGroup")
     return None if given is None else int(given)
+
+
+def fs_group_always(pod: Object) -> bool:
+    """Whether a claim's volume is given to the `fsGroup` whole at each start of the pod, whoever owns its root."""
+    policy = (pod["spec"].get("securityContext") or {}).get("fsGroupChangePolicy")
+    return policy != "OnRootMismatch"
 
 
 def named_port(one: Object, port: int | str) -> int:

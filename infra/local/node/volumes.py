@@ -22,6 +22,9 @@ from infra.local.node.podspec import ConfigError
 from infra.local.runtime.spec import Mount
 from switchboard.kube import Object
 
+_GROUP_FOLDER = stat.S_ISGID | stat.S_IRWXG
+_GROUP_FILE = stat.S_IRGRP | stat.S_IWGRP
+
 FILE_KINDS = ("configMap", "secret", "projected", "downwardAPI")
 
 
@@ -131,13 +134,33 @@ def _safe(path: str) -> str:
 
 
 def write_files(directory: Path, files: Mapping[str, File], group: int | None) -> bool:
-    """Make a volume's folder hold exactly these files, in one step; True where something changed."""
+    """Make a volume's folder hold exactly these files, in one step; True where something changed.
+
+    Raises:
+        OSError: the disk is full, say; the old files are seen as before, and nothing half-written is left.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     directory.chmod(0o755)
     current = directory / "..data"
-    if current.exists() and _read(current.resolve()) == {path: file.data for path, file in files.items()}:
-        return False
-    fresh = Path(tempfile.mkdtemp(prefix="..", dir=directory))
+    changed = not current.exists() or _read(current.resolve()) != {
+        path: file.data for path, file in files.items()
+    }
+    if changed:
+        fresh = Path(tempfile.mkdtemp(prefix="..", dir=directory))
+        try:
+            _fill(fresh, files, group)
+            link = directory / "..data_tmp"
+            link.unlink(missing_ok=True)
+            link.symlink_to(fresh.name)
+            link.replace(current)
+        except BaseException:
+            shutil.rmtree(fresh, ignore_errors=True)
+            raise
+    _tidy(directory, {Path(path).parts[0] for path in files})
+    return changed
+
+
+def _fill(fresh: Path, files: Mapping[str, File], group: int | None) -> None:
     fresh.chmod(0o755)
     for path, file in files.items():
         target = fresh / path
@@ -146,21 +169,21 @@ def write_files(directory: Path, files: Mapping[str, File], group: int | None) -
         target.chmod(file.mode | (0o440 if group is not None else 0))
     if group is not None:
         _own(fresh, group, writable=False)
-    old = current.resolve() if current.exists() else None
-    link = directory / "..data_tmp"
-    link.unlink(missing_ok=True)
-    link.symlink_to(fresh.name)
-    link.replace(current)
-    tops = {Path(path).parts[0] for path in files}
+
+
+def _tidy(directory: Path, tops: set[str]) -> None:
+    """Make the visible names what `..data` holds, and remove the folders that it led to before."""
     for top in tops:
         if not (directory / top).is_symlink():
             (directory / top).symlink_to(Path("..data") / top)
+    keep = {"..data", (directory / "..data").readlink().name} | tops
     for entry in directory.iterdir():
-        if not entry.name.startswith("..") and entry.name not in tops:
+        if entry.name in keep:
+            continue
+        if entry.is_symlink():
             entry.unlink()
-    if old is not None:
-        shutil.rmtree(old, ignore_errors=True)
-    return True
+        elif entry.name.startswith(".."):
+            shutil.rmtree(entry, ignore_errors=True)
 
 
 def _read(directory: Path) -> dict[str, bytes]:
@@ -169,28 +192,49 @@ def _read(directory: Path) -> dict[str, bytes]:
     }
 
 
-def make_folder(directory: Path, group: int | None) -> None:
-    """An emptyDir's or a claim's folder: open to all that can see it, and to the pod's `fsGroup`."""
+def make_folder(directory: Path, group: int | None, *, always: bool = False) -> None:
+    """An emptyDir's or a claim's folder: open to all that can see it, and to the pod's `fsGroup`.
+
+    What is in it already is given to the group too where its root isn't the group's yet, or `always`: see
+    `fsGroupChangePolicy`.
+    """
     if not directory.exists():
         directory.mkdir(parents=True)
         directory.chmod(0o777)
     if group is not None:
-        _own(directory, group, writable=True)
+        found = directory.stat()
+        if always or found.st_gid != group or found.st_mode & _GROUP_FOLDER != _GROUP_FOLDER:
+            _own(directory, group, writable=True)
 
 
 def _own(directory: Path, group: int, *, writable: bool) -> None:
-    """Give a tree to a group. Not root, or not its owner: left as it is (the pod's own user can write anyway)."""
+    """Give a tree to a group, its root last: what was cut off begins anew.
+
+    Not root, or not its owner: left as it is (the pod's own user can write anyway). A pod that has the volume may
+    change it meanwhile, so nothing is followed, and nothing is found by its path twice.
+    """
     with contextlib.suppress(PermissionError, FileNotFoundError):
-        done = directory.stat()
-        if writable and done.st_gid == group and done.st_mode & stat.S_ISGID:
-            return  # like fsGroupChangePolicy OnRootMismatch: a large volume isn't walked at every start
-        for path in [*directory.rglob("*"), directory]:
-            if path.is_symlink():
-                continue
-            os.chown(path, -1, group)
+        for _, folders, files, here in os.fwalk(directory, topdown=False):
+            for name in (*folders, *files):
+                _give(name, group, writable, here)
+    _give(str(directory), group, writable, None)
+
+
+def _give(name: str, group: int, writable: bool, above: int | None) -> None:
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    with contextlib.suppress(OSError):  # a link, a socket, gone meanwhile, or somebody else's
+        handle = os.open(name, flags, dir_fd=above)
+        try:
+            found = os.fstat(handle)
+            if found.st_gid != group:
+                os.fchown(handle, -1, group)
+            mode = stat.S_IMODE(found.st_mode)
             if writable:
-                mode = path.stat().st_mode
-                path.chmod(stat.S_IMODE(mode) | (0o2070 if path.is_dir() else 0o060))
+                mode |= _GROUP_FOLDER if stat.S_ISDIR(found.st_mode) else _GROUP_FILE
+            if mode != stat.S_IMODE(os.fstat(handle).st_mode):
+                os.fchmod(handle, mode)
+        finally:
+            os.close(handle)
 
 
 def mounts(

@@ -63,10 +63,13 @@ class Packaged:
 
 _POSTGRES_ENTRY = """set -eu
 case "${1:-}" in -*) set -- postgres "$@";; esac
+if [ "$1" = postgres ]; then  # at every start, as the official one: an fsGroup opens it to the pod's group
+  mkdir -p "$PGDATA"
+  chmod 00700 "$PGDATA" || :  # not its own: the server will say so
+fi
 if [ "$1" = postgres ] && [ ! -s "$PGDATA/PG_VERSION" ]; then
   : "${POSTGRES_PASSWORD:?has to be set for a new database}"
   user="${POSTGRES_USER:-postgres}"
-  mkdir -p "$PGDATA" && chmod 700 "$PGDATA"
   umask 077 && printf %s "$POSTGRES_PASSWORD" > /tmp/.password
   initdb --username="$user" --pwfile=/tmp/.password --auth=scram-sha-256 --encoding=UTF8 --no-locale >&2
   rm /tmp/.password

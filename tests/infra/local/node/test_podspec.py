@@ -53,28 +53,55 @@ def test_root_is_refused_where_the_pod_forbids_it(outer: Object) -> None:
         (pod(container(securityContext={"appArmorProfile": {"type": "Localhost"}})), "appArmorProfile"),
         (pod(container(restartPolicy="Never")), "container main: restartPolicy"),
         (pod(init=[container("i", restartPolicy="OnFailure")]), "container i: restartPolicy"),
+        (pod(dnsPolicy="None", dnsConfig={"nameservers": ["192.0.2.1"]}), "spec.dnsConfig"),
+        (pod(dnsPolicy="None"), "spec.dnsPolicy None"),
+        (pod(dnsConfig={"options": [{"name": "ndots", "value": "1"}]}), "spec.dnsConfig"),
+        (
+            pod(volumes=[{"name": "v", "emptyDir": {"medium": "HugePages-2Mi"}}]),
+            "volumes[0].emptyDir.medium HugePages-2Mi (volume v)",
+        ),
+        (pod(securityContext={"seLinuxOptions": {"level": "s0"}}), "spec.securityContext.seLinuxOptions"),
+        (
+            pod(container(securityContext={"seLinuxOptions": {"level": "s0"}})),
+            "container main: securityContext.seLinuxOptions",
+        ),
+        (pod(container(securityContext={"procMount": "Unmasked"})), "procMount Unmasked"),
+        (
+            pod(init=[container("i", resources={"claims": [{"name": "gpu"}]})]),
+            "container i: resources.claims",
+        ),
+        (pod(resourceClaims=[{"name": "gpu"}]), "spec.resourceClaims"),
     ],
 )
-def test_what_would_give_it_the_machine_is_refused(body: Object, field: str) -> None:
+def test_what_would_give_it_the_machine_or_is_not_there_is_refused(body: Object, field: str) -> None:
     why = podspec.refused(body)
     assert why is not None
     assert field.replace("\\", "") in why
 
 
 def test_ordinary_pods_are_not_refused() -> None:
-    volumes = [
+    volumes: list[Object] = [
         {"name": str(n), kind: {}} for n, kind in enumerate(("emptyDir", "configMap", "secret", "projected"))
     ]
+    volumes += [{"name": medium or "disk", "emptyDir": {"medium": medium}} for medium in ("", "Memory")]
     drop = {
         "capabilities": {"drop": ["ALL"]},
         "privileged": False,
+        "procMount": "Default",
         "seccompProfile": {"type": "RuntimeDefault"},
     }
     sidecar = container("side", restartPolicy="Always")
     body = pod(
-        container(securityContext=drop), init=[sidecar], volumes=volumes, hostNetwork=False, hostUsers=True
+        container(securityContext=drop, resources={"limits": {"cpu": "1"}}),
+        init=[sidecar],
+        volumes=volumes,
+        hostNetwork=False,
+        hostUsers=True,
+        dnsPolicy="ClusterFirst",
+        securityContext={"fsGroup": 1, "fsGroupChangePolicy": "Always"},
+        os={"name": "linux"},
     )
-    assert podspec.refused(body | {"os": {"name": "linux"}}) is None
+    assert podspec.refused(body) is None
 
 
 def test_an_ephemeral_container_is_not_done_but_harms_nobody() -> None:
