@@ -47,6 +47,8 @@ class Agent:
         self.workers: dict[str, PodWorker] = {}
         self.ready = asyncio.Event()
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._unread: dict[str, OSError] = {}
+        """Pods whose files can't be read now: nothing is done about them."""
         self._names: dict[str, str] = {}
         self._kept_services: list[Object] = []
         self._names_stale = asyncio.Event()
@@ -101,9 +103,12 @@ class Agent:
         self._names = self._cache.load("names") or {}
         self._kept_services = self._cache.load("services") or []
         states = {state.id: state for state in await self.context.runtime.adopt()}
-        known = self.context.checkpoint.load()
-        await self._remove_orphans(states, {podspec.uid(pod) for pod, _ in known})
-        adopted = [self._worker(pod, record) for pod, record in known]
+        loaded = self.context.checkpoint.load()
+        self._unread = dict(loaded.unread)
+        for uid, error in loaded.unread.items():
+            log.error("pod %s can't be read and is left as it is until it can: %s", uid, error)
+        await self._remove_orphans(states, {podspec.uid(pod) for pod, _ in loaded.pods} | set(self._unread))
+        adopted = [self._worker(pod, record) for pod, record in loaded.pods]
         for worker in adopted:
             worker.adopt(states)
         for work in (
@@ -127,10 +132,11 @@ class Agent:
         for worker in adopted:
             self._run(worker)
         self.ready.set()
+        tasks.create_task(self._read_again(states))
         await self._pods.synced.wait()
         self.context.objects.site_is_back()
         present = {podspec.uid(pod) for pod in self._pods.items.values()}
-        for worker in adopted:
+        for worker in list(self.workers.values()):
             if worker.uid not in present:
                 log.info("pod %s was removed while this agent was away", podspec.label(worker.pod))
                 worker.remove()
@@ -144,6 +150,37 @@ class Agent:
         for path in self.node.pods_dir.iterdir():
             if path.is_dir() and path.name not in known:
                 await asyncio.to_thread(self.context.checkpoint.pod(path.name).remove)
+
+    async def _read_again(self, states: dict[str, ContainerState]) -> None:
+        """Take over the pods that couldn't be read, each as soon as it can be."""
+        while self._unread:
+            await asyncio.sleep(_AGAIN_S)
+            for uid in list(self._unread):
+                try:
+                    await self._take_over(uid, states)
+                except OSError as error:
+                    self._unread[uid] = error
+                except Exception:
+                    log.exception("pod %s can't be taken over", uid)
+
+    async def _take_over(self, uid: str, states: dict[str, ContainerState]) -> None:
+        loaded = self.context.checkpoint.pod(uid).load()
+        if loaded is None:
+            others = {path.name for path in self.node.pods_dir.iterdir()} - {uid}
+            own = {id: state for id, state in states.items() if parse_run_id(id)[0] == uid}
+            await self._remove_orphans(own, others)
+            self.context.addresses.release(uid)
+        del self._unread[uid]
+        seen = next(((key, pod) for key, pod in self._pods.items.items() if podspec.uid(pod) == uid), None)
+        if loaded is not None:
+            log.info("pod %s can be read again", podspec.label(loaded[0]))
+            worker = self._worker(*loaded)
+            worker.adopt(states)
+            self._run(worker)
+            if seen is None and self._pods.synced.is_set():
+                worker.remove()
+        if seen is not None:
+            self._pod_changed(seen[0], None, seen[1])
 
     # Pods
 
@@ -175,6 +212,10 @@ class Agent:
         if replaced and old is not None and (before := self.workers.get(podspec.uid(old))) is not None:
             before.remove()
         if new is None:
+            return
+        if podspec.uid(new) in self._unread:  # it may run, and keeps its address meanwhile
+            if address := (new.get("status") or {}).get("podIP"):
+                self.context.addresses.hold(podspec.uid(new), address)
             return
         worker = self.workers.get(podspec.uid(new))
         if worker is None:

@@ -5,6 +5,7 @@
     pods/<uid>/etc-hosts, volumes/<name>, logs/<container>/<attempt>.log, messages/<container>
 
 With them an agent that comes back knows its pods before the site answers, and starts them alone if it doesn't.
+What is broken means nothing; what can't be read now (an error of the disk, no file descriptor left) may be whole.
 Config maps, secrets and Services that pods needed are kept too (`objects/`, 0600), for a start while cut off.
 Files are replaced by rename: a crash leaves the old or the new one. Manifests and copies are on the disk before they
 take their names (they can't be made up again while cut off); records aren't waited for, since they change with every
@@ -21,8 +22,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-
-from pydantic import ValidationError
 
 from infra.local.node import podspec
 from infra.local.node.records import PodRecord
@@ -89,19 +88,22 @@ class PodDir:
         """Manifest and record; None where there is no whole manifest.
 
         A record that is missing or broken begins anew: the pod's volumes and its place on the node stay.
+
+        Raises:
+            OSError: a file is there and can't be read: nobody knows whether it is whole.
         """
         try:
             pod = json.loads((self.path / "pod.json").read_text())
             podspec.uid(pod)
         except FileNotFoundError:
             return None
-        except (ValueError, KeyError, TypeError, OSError) as error:
+        except (ValueError, KeyError, TypeError) as error:
             log.error("checkpoint %s is broken and left out: %s", self.path.name, error)
             return None
         try:
             return pod, PodRecord.model_validate_json((self.path / "record.json").read_text())
-        except (ValidationError, ValueError, OSError) as error:
-            log.error("the record of pod %s can't be read and begins anew: %s", podspec.label(pod), error)
+        except (ValueError, FileNotFoundError) as error:
+            log.error("the record of pod %s is missing or broken and begins anew: %s", podspec.label(pod), error)
             return pod, PodRecord.new(pod, datetime.now(UTC))
 
     def drop_old_logs(self, container: str, attempt: int) -> None:
@@ -113,6 +115,14 @@ class PodDir:
 
     def remove(self) -> None:
         shutil.rmtree(self.path, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What a node's checkpoint says; `unread` are the uids of pods whose files couldn't be read, and why."""
+
+    pods: list[tuple[Object, PodRecord]]
+    unread: dict[str, OSError]
 
 
 @dataclass(frozen=True)
@@ -128,14 +138,22 @@ class Checkpoint:
     def pod(self, uid: str) -> PodDir:
         return PodDir(self.directory / uid)
 
-    def load(self) -> list[tuple[Object, PodRecord]]:
-        """Every pod with a whole checkpoint; folders without one are removed (nothing runs from them)."""
-        found = []
+    def load(self) -> Loaded:
+        """Every pod with a whole checkpoint, and those of which nobody can say now.
+
+        Raises:
+            OSError: the folder itself can't be read.
+        """
+        pods, unread = [], {}
         for path in sorted(p for p in self.directory.iterdir() if p.is_dir()):
-            loaded = PodDir(path).load()
+            try:
+                loaded = PodDir(path).load()
+            except OSError as error:
+                unread[path.name] = error
+                continue
             if loaded is not None:
-                found.append(loaded)
-        return found
+                pods.append(loaded)
+        return Loaded(pods, unread)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shutil
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -18,6 +19,7 @@ from infra.local.node.image_fetches import Fetches
 from infra.local.node.ips import Addresses
 from infra.local.node.lifecycle import BackOff
 from infra.local.node.objects import Objects
+from infra.local.node.records import Moment
 from infra.local.runtime import Runtime
 from switchboard.kube import Kube, Object
 
@@ -98,6 +100,10 @@ class Context:
     @property
     def kubelet_port(self) -> int:
         return KUBELET_PORT
+
+    def clock(self) -> Moment:
+        """The time by a clock that goes on while the machine sleeps, and that nobody puts right."""
+        return Moment(boot=self.boot, at_s=time.clock_gettime(time.CLOCK_BOOTTIME))
 
     def cgroup(self, pod_uid: str, container: str) -> str:
         return f"switchboard/{self.stack}/{self.site.name}/{self.node.name}/{pod_uid}/{container}"

@@ -56,13 +56,13 @@ class PodWorker:
         self._refused_said = False
         self._unsaved: set[str] = set()
         self._save_at = 0.0
-        self._active_since: float | None = None
         self._grace_until: float | None = None
         self._ended = False
         self._wake = asyncio.Event()
         self._effects: dict[str, asyncio.Task[None]] = {}
         if record is not None and record.sandbox not in (None, context.boot):
             record.forget_sandbox()
+        self._active_s()  # from here on by a clock that nobody puts right, whether it has a deadline yet or not
 
     # What others tell it
 
@@ -70,11 +70,12 @@ class PodWorker:
         """A newer manifest of the same pod."""
         if podspec.version(pod) < podspec.version(self.pod):
             return
-        changed = _lasting(pod) != _lasting(self.pod)
+        changed, resized = _lasting(pod) != _lasting(self.pod), podspec.resized(self.pod, pod)
         self.pod = pod
         if changed:
             self._save_pod()
             self.runs.renew()
+            self.runs.refuse_resize(resized)
             if ignored := podspec.ignored(pod):
                 self.event("Warning", "Refused", ignored)
             if self._grace_until is not None and podspec.deleting(pod):
@@ -222,16 +223,16 @@ class PodWorker:
         seconds = self.pod["spec"].get("activeDeadlineSeconds")
         if seconds is None or self.ending:
             return []
-        if self._active_since is None:  # from here on by the monotonic clock: the machine's may be put right
-            active_s = max(0.0, (self.context.now() - self.record.started_at).total_seconds())
-            self._active_since = self._time() - active_s
-        if (end := self._active_since + seconds) > self._time():
-            return [end]
+        if (left_s := seconds - self._active_s()) > 0:
+            return [self._time() + left_s]
         message = "Pod was active on the node longer than the specified deadline"
         self.record.failure = Problem(reason=DEADLINE, message=message)
         self.event("Normal", DEADLINE, message)
         self.save()
         return []
+
+    def _active_s(self) -> float:
+        return self.record.active_s(self.context.clock(), self.context.now())
 
     def _act(self, action: Action) -> None:
         match action:
@@ -267,7 +268,7 @@ class PodWorker:
         fresh = self.record.sandbox is None
         try:
             self.record.ip = self.context.addresses.take(self.uid)
-            await self.volumes.prepare(self.pod, self.record.ip)
+            await self.volumes.prepare(self.pod, self.record.ip, anew=fresh)
         except (ConfigError, SwitchboardError, OSError) as error:
             text = error.message if isinstance(error, ConfigError) else str(error)
             self._prepare_retry_s = min(_LAST_RETRY_S, max(_FIRST_RETRY_S, 2 * self._prepare_retry_s))
@@ -373,17 +374,21 @@ class PodWorker:
         period_s = self.context.settings.disk_check_s
         while not self.ending and self.record.outcome is None:
             began = self._time()
-            used = await asyncio.to_thread(usage.measure, self.pod, self.directory.path)
-            problem = usage.excess(self.pod, used)
-            if problem is not None and not self.ending and self.record.outcome is None:
-                self.record.failure = problem
-                self._grace_until = self._time() + _EVICTION_GRACE_S
-                self.event("Warning", problem.reason, problem.message)
-                self.save()
-                self.wake()
-            await asyncio.sleep(
-                max(period_s, 20 * (self._time() - began))
-            )  # ≤ 5 % of a core for a large folder
+            try:
+                self._check_usage(await asyncio.to_thread(usage.measure, self.pod, self.directory.path))
+            except Exception:
+                log.exception("pod %s: what it keeps on disk can't be looked at", podspec.label(self.pod))
+            # ≤ 5 % of a core for a large folder
+            await asyncio.sleep(max(period_s, 20 * (self._time() - began)))
+
+    def _check_usage(self, used_bytes: dict[str, int]) -> None:
+        problem = usage.excess(self.pod, used_bytes)
+        if problem is not None and not self.ending and self.record.outcome is None:
+            self.record.failure = problem
+            self._grace_until = self._time() + _EVICTION_GRACE_S
+            self.event("Warning", problem.reason, problem.message)
+            self.save()
+            self.wake()
 
     def objects(self) -> set[tuple[str, str, str]]:
         """(Kind, namespace, name) of what the pod needs from the API server."""

@@ -93,11 +93,22 @@ class Condition(BaseModel):
     since: datetime
 
 
+class Moment(BaseModel):
+    """A time by a clock that nobody puts right: seconds since that boot of the machine."""
+
+    model_config = ConfigDict(frozen=True)
+
+    boot: str
+    at_s: float
+
+
 class PodRecord(BaseModel):
     """What the agent remembers of one pod."""
 
     ip: str | None = None
     started_at: datetime
+    begun: Moment | None = None
+    """The same as `started_at`, for its deadline."""
     containers: dict[str, Container]
     initialized: bool = False
     """The init containers are done (for this sandbox)."""
@@ -126,6 +137,17 @@ class PodRecord(BaseModel):
                 since = parse_time(known["lastTransitionTime"])
                 record.conditions[known["type"]] = Condition(status=known["status"], since=since)
         return record
+
+    def active_s(self, clock: Moment, now: datetime) -> float:
+        """How long the pod has been on the node.
+
+        By the clock of this boot since it was first asked in it. What was before that, in another boot or before there
+        was a record, only the machine's clock tells.
+        """
+        if self.begun is None or self.begun.boot != clock.boot:
+            before_s = max(0.0, (now - self.started_at).total_seconds())
+            self.begun = Moment(boot=clock.boot, at_s=clock.at_s - before_s)
+        return clock.at_s - self.begun.at_s
 
     def forget_sandbox(self) -> None:
         """The pod's processes and memory volumes are gone (machine restart, node stopped): init runs again."""

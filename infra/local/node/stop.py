@@ -30,7 +30,10 @@ async def stop_pods(node: NodeLayout, bound_s: float = BOUND_S) -> None:
     """Stop what runs, and take away mounts and control groups."""
     checkpoint = Checkpoint(node.pods_dir)
     checkpoint.make()
-    known = {podspec.uid(pod): (pod, record) for pod, record in checkpoint.load()}
+    loaded = checkpoint.load()
+    known = {podspec.uid(pod): (pod, record) for pod, record in loaded.pods}
+    for uid, error in loaded.unread.items():
+        log.error("pod %s can't be read: it is ended without the time that it would have: %s", uid, error)
     runtime = Runtime(runtime_dir(node))
     try:
         states = await runtime.adopt()
@@ -43,6 +46,8 @@ async def stop_pods(node: NodeLayout, bound_s: float = BOUND_S) -> None:
     for uid, (_, record) in known.items():
         record.forget_sandbox()
         checkpoint.pod(uid).save_record(record)
+        unmount_memory(checkpoint.pod(uid))
+    for uid in loaded.unread:
         unmount_memory(checkpoint.pod(uid))
 
 

@@ -7,6 +7,7 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -50,9 +51,11 @@ class RunningNode:
     kube: Kube
     agent: Agent = field(init=False)
     task: asyncio.Task[None] | None = None
+    clock_is_off: timedelta = timedelta(0)
 
     async def start(self) -> None:
         self.agent = Agent(self.plane.stack, self.plane.layout, self.plane.layout.node(NODE), SETTINGS)
+        self.agent.context.now = lambda: datetime.now(UTC) + self.clock_is_off
         self.task = asyncio.create_task(self.agent.run())
         async with asyncio.timeout(WAIT_S):
             await self.agent.ready.wait()

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from infra.config.sites import Node as NodeConfig
 from infra.local import bootstrap_objects, pki
 from infra.local.node import bind_watch, crilogs, provisioner, registration, server, tokens
-from infra.local.node.checkpoint import Checkpoint, ObjectCache, write_atomically
+from infra.local.node.checkpoint import Checkpoint, Loaded, ObjectCache, write_atomically
 from infra.local.node.container_spec import parse_run_id, run_id
 from infra.local.node.context import Context
 from infra.local.node.ips import Addresses
@@ -90,7 +90,7 @@ class TestCheckpoint:
         own = checkpoint.pod("uid-of-p")
         own.save_pod(body)
         own.save_record(record)
-        ((seen, again),) = checkpoint.load()
+        ((seen, again),) = checkpoint.load().pods
         assert seen == body
         assert again.ip == "127.1.1.1"
         assert again.containers["a"].attempt == 3
@@ -107,7 +107,7 @@ class TestCheckpoint:
         own.save_pod(pod() | {"status": {"phase": "Running", "startTime": "2026-01-02T03:04:05Z"}})
         if broken is not None:
             (own.path / "record.json").write_text(broken)
-        ((_, record),) = checkpoint.load()
+        ((_, record),) = checkpoint.load().pods
         assert set(record.containers) == {"main"}
         assert show_time(record.started_at) == "2026-01-02T03:04:05Z"
         assert record.outcome is None
@@ -126,7 +126,28 @@ class TestCheckpoint:
         own.save_pod(pod())
         (own.path / "pod.json").write_text(broken)
         checkpoint.pod("v").make()
-        assert checkpoint.load() == []
+        assert checkpoint.load() == Loaded([], {})
+
+    @pytest.mark.parametrize("name", ["pod.json", "record.json"])
+    @pytest.mark.parametrize("unreadable", ["a folder", "/proc/self/mem"])
+    def test_what_cannot_be_read_is_not_broken(self, tmp_path: Path, name: str, unreadable: str) -> None:
+        """`/proc/self/mem` answers as a bad disk does: EIO."""
+        checkpoint, body = Checkpoint(tmp_path / "pods"), pod()
+        checkpoint.make()
+        own = checkpoint.pod("u")
+        own.save_pod(body)
+        own.save_record(PodRecord.new(body, NOW))
+        whole = (own.path / name).read_text()
+        (own.path / name).unlink()
+        if unreadable == "a folder":
+            (own.path / name).mkdir()
+        else:
+            (own.path / name).symlink_to(unreadable)
+        found = checkpoint.load()
+        assert (found.pods, list(found.unread)) == ([], ["u"])
+        (own.path / name).rmdir() if unreadable == "a folder" else (own.path / name).unlink()
+        (own.path / name).write_text(whole)
+        assert [seen for seen, _ in checkpoint.load().pods] == [body]
 
     def test_a_write_that_fails_leaves_the_old_file_and_no_other(self, tmp_path: Path) -> None:
         own = Checkpoint(tmp_path).pod("u")

@@ -6,11 +6,15 @@ import os
 import signal
 from pathlib import Path
 
+import pytest
+
 from infra.local.leftovers import mounts_below
+from infra.local.node import usage
 from infra.local.node.agent import runtime_dir
 from infra.local.node.pod_worker import PodWorker
 from infra.local.node.stop import stop_pods
 from infra.local.runtime import leftovers
+from infra.local.runtime.record import Folder
 from switchboard.kube import (
     PERSISTENT_VOLUME_CLAIMS,
     PERSISTENT_VOLUMES,
@@ -70,6 +74,76 @@ async def test_an_agent_s_restart_is_not_felt(node: RunningNode, space: Space) -
 def workers(node: RunningNode, space: Space) -> dict[str, PodWorker]:
     own = [w for w in node.agent.workers.values() if w.pod["metadata"]["namespace"] == space.name]
     return {w.pod["metadata"]["name"]: w for w in own}
+
+
+@pytest.mark.parametrize("later", ["whole", "broken"])
+async def test_a_pod_that_cannot_be_read_is_left_as_it_is(
+    node: RunningNode, space: Space, later: str
+) -> None:
+    """Until it can be: then it is taken over, or begins anew where its manifest turns out to be broken."""
+    await space.run("unread", *FOREVER)
+    before = await space.until("unread", is_ready)
+    (worker,) = workers(node, space).values()
+    pid, manifest = worker.runs.pids["main"], worker.directory.path / "pod.json"
+    whole = manifest.read_text()
+    await node.stop()
+    manifest.unlink()
+    manifest.symlink_to("/proc/self/mem")  # EIO, as of a bad disk
+    await node.start()
+    await space.run("beside", *FOREVER)
+    await space.until("beside", is_ready)
+    assert is_there(pid) and worker.directory.volumes.is_dir()
+    assert list(workers(node, space)) == ["beside"]
+    again = manifest.with_name("pod.json.again")
+    again.write_text(whole if later == "whole" else "{")
+    again.replace(manifest)
+
+    async def taken_over() -> bool:
+        return "unread" in workers(node, space)
+
+    await wait(taken_over, "it isn't taken over although it can be read")
+    if later == "whole":
+        assert workers(node, space)["unread"].runs.pids["main"] == pid
+        assert run_of(await space.get("unread")) == run_of(before)
+        os.kill(pid, signal.SIGKILL)
+        await space.until("unread", lambda p: is_ready(p) and main(p)["restartCount"] == 1)
+    else:
+
+        async def new_process() -> bool:
+            return not is_there(pid) and "main" in workers(node, space)["unread"].runs.pids
+
+        await wait(new_process, "what nobody can say what it is for still runs")
+    beside = await space.get("beside")
+    assert beside["status"]["podIP"] != before["status"]["podIP"]
+
+
+@pytest.mark.parametrize("policy", ["Never", "Always"])
+async def test_a_container_that_was_lost_while_nobody_looked(
+    node: RunningNode, space: Space, policy: str
+) -> None:
+    """Its shim is dead and the runtime's record of it gone: nobody knows how it ended, and that is said."""
+    await space.run("lost", *FOREVER, pod={"restartPolicy": policy})
+    before = await space.until("lost", is_ready)
+    await node.stop()
+    folder = Folder(runtime_dir(node.plane.layout.node(NODE)) / run_of(before).removeprefix("switchboard://"))
+    shim, pid = folder.read_raw()["shim"], folder.read_raw()["pid"]
+    os.kill(shim, signal.SIGKILL)
+
+    async def dead() -> bool:
+        return not is_there(pid)
+
+    await wait(dead, "a container outlives its shim")
+    folder.delete()
+    await node.start()
+    if policy == "Never":
+        after = await space.until("lost", lambda p: p["status"]["phase"] == "Failed")
+        ended = main(after)["state"]["terminated"]
+    else:
+        after = await space.until("lost", lambda p: is_ready(p) and main(p)["restartCount"] == 1)
+        ended = main(after)["lastState"]["terminated"]
+    assert (ended["reason"], ended["exitCode"]) == ("ContainerStatusUnknown", 137)
+    assert ended["containerID"] == run_of(before)
+    assert ended["startedAt"] == main(before)["state"]["running"]["startedAt"]
 
 
 async def test_a_stateful_set_keeps_its_volume_and_its_name(node: RunningNode, space: Space) -> None:
@@ -251,7 +325,18 @@ async def test_an_agent_killed_between_a_start_and_its_note_of_it(node: RunningN
     assert main(after)["lastState"]["terminated"]["containerID"] == run_of(before)
 
 
-async def test_who_keeps_more_on_disk_than_allowed_is_evicted(node: RunningNode, space: Space) -> None:
+async def test_who_keeps_more_on_disk_than_allowed_is_evicted(
+    node: RunningNode, space: Space, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Although the first look failed, of all there are."""
+    measure, looks = usage.measure, iter((True,))
+
+    def fails_at_first(pod: Object, directory: Path) -> dict[str, int]:
+        if next(looks, False):
+            raise RuntimeError("a fault of the first look")
+        return measure(pod, directory)
+
+    monkeypatch.setattr(usage, "measure", fails_at_first)
     await space.run(
         "greedy",
         "sh",
@@ -270,3 +355,4 @@ async def test_who_keeps_more_on_disk_than_allowed_is_evicted(node: RunningNode,
         return not is_there(folder)
 
     await wait(freed, "what it kept is still on the disk")
+    assert next(looks, None) is None, "the first look was not tried"
