@@ -1,4 +1,4 @@
-"""Deployments, ReplicaSets, StatefulSets and DaemonSets: the control plane's own controllers over these nodes."""
+"""Deployments, ReplicaSets and StatefulSets: the control plane's own controllers over these nodes."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ import asyncio
 from typing import Any
 
 from switchboard.kube import (
-    DAEMON_SETS,
     DEPLOYMENTS,
-    NODES,
     PERSISTENT_VOLUME_CLAIMS,
     PODS,
     REPLICA_SETS,
@@ -17,9 +15,7 @@ from switchboard.kube import (
     Object,
 )
 from tests.infra.local.behaviours.cluster import Space
-from tests.infra.local.behaviours.conftest import GENERAL
 from tests.infra.local.behaviours.manifests import (
-    CONTROLLER_REVISIONS,
     FOREVER,
     QUOTAS,
     REPLICATION_CONTROLLERS,
@@ -348,72 +344,3 @@ async def test_on_delete(space: Space) -> None:
     await space.delete("s-0")
     after = await space.until("s-0", lambda p: p["metadata"]["uid"] != before["metadata"]["uid"])
     assert version(after) == "2"
-
-
-def daemons(name: str, *containers: Object | str, **spec: Any) -> Object:
-    body = workload(name, 0, *containers, **spec)
-    del body["spec"]["replicas"]
-    return body
-
-
-def nodes_of(pods: list[Object]) -> list[str]:
-    return sorted(p["spec"].get("nodeName", "") for p in pods if ready(p))
-
-
-@behaviour(
-    "[sig-apps] Daemon set should run and stop simple daemon [Conformance] [Serial]",
-    "[sig-apps] Daemon set should retry creating failed daemon pods [Conformance] [Serial]",
-)
-async def test_one_on_every_node(space: Space) -> None:
-    await space.create(DAEMON_SETS, daemons("ds", env("1")))
-    pods = await space.until_all(lambda pods: nodes_of(pods) == list(GENERAL), app="ds")
-    gone = pods[0]["metadata"]["name"]
-    await space.delete(gone)
-    await space.gone(gone)
-    await space.until_all(lambda pods: nodes_of(pods) == list(GENERAL), app="ds")
-    victim = space.all(app="ds")[0]["metadata"]
-    await space.patch(victim["name"], {"status": {"phase": "Failed"}}, subresource="status")
-    await space.until_all(
-        lambda pods: (
-            nodes_of(pods) == list(GENERAL) and victim["uid"] not in {p["metadata"]["uid"] for p in pods}
-        ),
-        app="ds",
-    )
-
-
-@behaviour(
-    "[sig-apps] Daemon set should run and stop complex daemon [Conformance] [Serial]",
-    "[sig-apps] Daemon set should run and stop complex daemon with node affinity [Serial]",
-)
-async def test_where_the_label_is(space: Space) -> None:
-    label = f"test.switchboard.dev/{space.name}"
-    body = daemons("ds", FOREVER, pod={"nodeSelector": {label: "blue"}})
-    await space.create(DAEMON_SETS, body)
-    await space.until("ds", lambda d: d["status"]["observedGeneration"] == 1, DAEMON_SETS)
-    assert space.all(app="ds") == []
-    await space.kube.patch(NODES, GENERAL[1], {"metadata": {"labels": {label: "blue"}}})
-    await space.until_all(lambda pods: nodes_of(pods) == [GENERAL[1]], app="ds")
-    await space.kube.patch(NODES, GENERAL[1], {"metadata": {"labels": {label: "green"}}})
-    await space.until_all(lambda pods: not pods, app="ds")
-    await space.kube.patch(NODES, GENERAL[1], {"metadata": {"labels": {label: None}}})
-
-
-@behaviour(
-    "[sig-apps] Daemon set should update pod when spec was updated and update strategy is RollingUpdate "
-    "[Conformance] [Serial]",
-    "[sig-apps] Daemon set should rollback without unnecessary restarts [Conformance] [Serial]",
-    "[sig-apps] ControllerRevision should manage the lifecycle of a ControllerRevision [Conformance] [Serial]",
-)
-async def test_daemons_updated(space: Space) -> None:
-    await space.create(DAEMON_SETS, daemons("ds", env("1")))
-    await space.until_all(lambda pods: nodes_of(pods) == list(GENERAL), app="ds")
-    await space.patch("ds", change("2"), DAEMON_SETS, patch_type="strategic")
-    await space.until_all(
-        lambda pods: nodes_of(pods) == list(GENERAL) and {version(p) for p in pods} == {"2"}, app="ds"
-    )
-    assert len(space.all(CONTROLLER_REVISIONS, app="ds")) in (0, 2), "the watch may have just begun"
-    await space.until_all(lambda revisions: len(revisions) == 2, CONTROLLER_REVISIONS, app="ds")
-    await space.kubectl("rollout", "undo", "daemonset/ds")
-    await space.until_all(
-        lambda pods: nodes_of(pods) == list(GENERAL) and {version(p) for p in pods} == {"1"}, app="ds"
-    )

@@ -172,18 +172,28 @@ async def test_suspended(space: Space) -> None:
 async def test_orphans_and_removal(space: Space) -> None:
     await space.create(JOBS, job("j", FOREVER, parallelism=2))
     pods = await space.until_all(lambda pods: len(pods) == 2 and all(ready(p) for p in pods))
-    name = pods[0]["metadata"]["name"]
+    made, name = await space.get("j", JOBS), pods[0]["metadata"]["name"]
     await space.patch(name, {"metadata": {"ownerReferences": None}})
-    await space.until(
+    adopted = await space.until(
         name,
         lambda p: (
             p["metadata"].get("ownerReferences")
             and any(not v["metadata"].get("ownerReferences") for v in space.seen(p))
         ),
     )
+    assert adopted["metadata"]["ownerReferences"][0]["uid"] == made["metadata"]["uid"]
+    await space.patch(name, {"metadata": {"labels": None}})
+    released = await space.until(name, lambda p: not p["metadata"].get("ownerReferences"))
+    assert not released["metadata"].get("labels")
+    await space.until_all(
+        lambda pods: len([p for p in pods if ready(p) and p["metadata"].get("ownerReferences")]) == 2
+    )
     await space.delete("j", JOBS, propagation="Foreground")
     await space.gone("j", JOBS)
-    assert await space.kube.list(PODS, space.name) == []
+    (left,) = await space.kube.list(PODS, space.name)
+    assert (left["metadata"]["name"], ready(left)) == (name, True), "it is the Job's no more"
+    await space.delete(name)
+    await space.gone(name)
 
 
 @behaviour("[sig-apps] TTLAfterFinished job should be deleted once it finishes after TTL seconds")

@@ -181,8 +181,6 @@ async def test_each_restart_policy(space: Space) -> None:
 @behaviour(
     "[sig-node] Container Runtime blackbox test when running a container with a new image should not be able "
     "to pull image from invalid registry [NodeConformance] [Serial]",
-    "[sig-node] Container Runtime blackbox test when running a container with a new image should not be able "
-    "to pull from private registry without secret [NodeConformance] [Serial]",
 )
 async def test_unknown_image(space: Space) -> None:
     await space.pod(

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-from typing import Any
-
 from switchboard.kube import DEPLOYMENTS, NODES, PODS, REPLICA_SETS, Object
 from tests.infra.local.behaviours.cluster import Space
 from tests.infra.local.behaviours.conftest import GENERAL, LAB
@@ -257,18 +254,24 @@ async def test_no_preemption_of_equals(space: Space) -> None:
     "[Serial]",
 )
 async def test_no_execute(space: Space) -> None:
-    node = LAB[1]
-    base = lab(1)
+    """Two taints come together; one is taken away before the last two pods' time is up, which is the same for both."""
+    node, base = LAB[1], lab(1)
+    evict, stay = ({"key": key, "effect": "NoExecute"} for key in ("evict", "stay"))
 
-    def tolerating(**more: Any) -> Object:
-        key = {"key": "evict", "operator": "Exists", "effect": "NoExecute", **more}
-        return {**base, "tolerations": [*base["tolerations"], key]}
+    def tolerating(evict_s: int | None, stay_s: int | None) -> Object:
+        times = {"evict": evict_s, "stay": stay_s}
+        keys = [
+            {"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": seconds}
+            for key, seconds in times.items()
+        ]
+        return {**base, "tolerations": [*base["tolerations"], *keys]}
 
     kinds = {
         "none": base,
-        "always": tolerating(),
-        "short": tolerating(tolerationSeconds=3),
-        "long": tolerating(tolerationSeconds=600),
+        "always": tolerating(None, None),
+        "short": tolerating(3, 3),
+        "cancelled": tolerating(20, None),
+        "witness": tolerating(None, 20),
     }
     made = {}
     for name, spec in kinds.items():
@@ -276,17 +279,23 @@ async def test_no_execute(space: Space) -> None:
     for name in kinds:
         await space.until(name, ready)
     before = (await space.kube.get(NODES, node))["spec"]["taints"]
-    await space.kube.patch(
-        NODES, node, {"spec": {"taints": [*before, {"key": "evict", "effect": "NoExecute"}]}}
-    )
+    await space.kube.patch(NODES, node, {"spec": {"taints": [*before, evict, stay]}})
     try:
         await space.gone("none")
         assert condition(space.seen(made["none"])[-1], "DisruptionTarget") == "True"
         assert space.cluster.watch(PODS).get(space.name, "short") is not None
         await space.gone("short")
-        assert ready(await space.get("always"))
-        assert ready(await space.get("long"))
+        for name in ("always", "cancelled", "witness"):
+            assert ready(await space.get(name)), "its time is not up"
+        await space.kube.patch(NODES, node, {"spec": {"taints": [*before, stay]}})
+        await space.event("cancelled", "TaintManagerEviction", "Cancelling deletion")
+        await space.gone("witness")
+        for name in ("always", "cancelled"):
+            found = await space.get(name)
+            assert ready(found) and "deletionTimestamp" not in found["metadata"]
+            assert (found["metadata"]["uid"], status_of(found)["restartCount"]) == (
+                made[name]["metadata"]["uid"],
+                0,
+            )
     finally:
         await space.kube.patch(NODES, node, {"spec": {"taints": before}})
-    await asyncio.sleep(1)
-    assert status_of(await space.get("long"))["restartCount"] == 0

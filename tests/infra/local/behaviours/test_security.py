@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import json
+from pathlib import Path
 
+import pytest
+
+from infra.local.node.agent import runtime_dir
+from infra.local.runtime.cgroups import Placement
+from infra.local.runtime.record import Folder
 from switchboard.kube import PODS, Object
-from tests.infra.local.behaviours.cluster import Space
-from tests.infra.local.behaviours.manifests import FOREVER, phase, pod, sh, waiting
+from tests.infra.local.behaviours.cluster import WAIT_S, Space
+from tests.infra.local.behaviours.manifests import FOREVER, mount, phase, pod, ready, sh, status_of, waiting
 from tests.infra.local.behaviours.scenario import behaviour, behaviours
 
 WHO = "id -u; id -g"
@@ -206,6 +213,13 @@ async def test_the_machine_is_not_given(space: Space) -> None:
         ),
         "shareProcessNamespace": pod("share", FOREVER, shareProcessNamespace=True),
         "hostUsers": pod("users", FOREVER, hostUsers=False),
+        "dnsConfig": pod("dns", FOREVER, dnsPolicy="None", dnsConfig={"nameservers": ["192.0.2.1"]}),
+        "seLinuxOptions": pod("selinux", FOREVER, securityContext={"seLinuxOptions": {"level": "s0"}}),
+        "emptyDir.medium": pod(
+            "pages",
+            sh(FOREVER, resources={"limits": {"cpu": "10m", "memory": "16Mi"}}),
+            volumes=[{"name": "v", "emptyDir": {"medium": "HugePages"}}],
+        ),
         "restartPolicy": pod("own", sh(FOREVER, restartPolicy="Never"), restartPolicy="Always"),
     }
     for body in asking.values():
@@ -225,9 +239,76 @@ async def test_the_machine_is_not_given(space: Space) -> None:
     "have been created under the cgroup-root [NodeConformance]"
 )
 async def test_limits_in_the_cgroup(space: Space) -> None:
-    resources = {"limits": {"cpu": "500m", "memory": "64Mi"}}
-    container = sh("cat /proc/self/cgroup; " + FOREVER, resources=resources)
-    await space.pod(pod("p", container))
+    """A group of its own, below its node's and its pod's, with what the manifest allows; and the kernel holds it."""
+    resources = {"limits": {"cpu": "100m", "memory": "64Mi"}}
+    await space.pod(pod("p", sh("while :; do :; done", resources=resources)))
     made = await space.until("p", lambda p: phase(p) == "Running")
-    text = await space.log("p")
-    assert made["metadata"]["uid"] in text, "a group of its own, below its node's and its pod's"
+    group = control_group(space, made)
+    for controller in ("cpu", "memory"):
+        if controller not in group.directories:
+            pytest.skip(f"no control group for {controller} here: {group.unenforced}")
+    assert f"/{made['spec']['nodeName']}/{made['metadata']['uid']}/main" in group.directories["cpu"]
+    cpu, memory = (Path(group.directories[controller]) for controller in ("cpu", "memory"))
+    if (cpu / "cpu.max").exists():
+        quota_us, period_us = (cpu / "cpu.max").read_text().split()
+        most_bytes = (memory / "memory.max").read_text()
+    else:
+        quota_us, period_us = ((cpu / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
+        most_bytes = (memory / "memory.limit_in_bytes").read_text()
+    assert (int(quota_us) / int(period_us), int(most_bytes)) == (0.1, 64 << 20)
+    async with asyncio.timeout(WAIT_S):
+        while (
+            dict(line.split() for line in (cpu / "cpu.stat").read_text().splitlines())["nr_throttled"] == "0"
+        ):
+            await asyncio.sleep(0.05)
+    await space.delete("p", grace_period_s=1)
+
+
+def control_group(space: Space, made: Object) -> Placement:
+    """Where the runtime put the pod's container `main`."""
+    run = status_of(made)["containerID"].removeprefix("switchboard://")
+    record = Folder(
+        runtime_dir(space.cluster.plane.layout.node(made["spec"]["nodeName"])) / run
+    ).read_record()
+    assert record is not None
+    return record.placement
+
+
+@behaviour(
+    "[sig-node] Pod InPlace Resize Container resize pod via the replace endpoint [MinimumKubeletVersion:1.34] "
+    "[Conformance]",
+    refused="by the API server; a sidecar's, before its pod's containers run: Event `Refused`. What starts later has "
+    "the new resources",
+)
+async def test_resize(space: Space) -> None:
+    def asking(cores: str) -> Object:
+        return {"limits": {"cpu": cores}, "requests": {"cpu": cores}}
+
+    await space.pod(pod("runs", sh(FOREVER, resources=asking("100m"))))
+    runs = await space.until("runs", lambda p: phase(p) == "Running")
+    runs["spec"]["containers"][0]["resources"] = asking("200m")
+    said = await space.kubectl("replace", "--subresource=resize", "-f", "-", stdin=json.dumps(runs), ok=False)
+    assert "Pod running on node without support for resize" in said
+
+    waits = "until test -e /v/go; do sleep 0.1; done"
+    mounts = [mount("v", "/v")]
+    inits = [
+        sh(FOREVER, "side", restartPolicy="Always", resources=asking("100m"), volumeMounts=mounts),
+        sh(waits, "first", volumeMounts=mounts),
+    ]
+    main = sh(FOREVER, resources=asking("100m"))
+    await space.pod(pod("begins", main, initContainers=inits, volumes=[{"name": "v", "emptyDir": {}}]))
+    begins = await space.until("begins", lambda p: status_of(p, "first")["state"]["running"])
+    begins["spec"]["initContainers"][0]["resources"] = asking("200m")
+    begins["spec"]["containers"][0]["resources"] = asking("200m")
+    await space.kubectl("replace", "--subresource=resize", "-f", "-", stdin=json.dumps(begins))
+    refused = await space.event("begins", "Refused")
+    assert refused["involvedObject"]["fieldPath"] == "spec.initContainers{side}"
+    await space.kubectl("exec", "begins", "-c", "side", "--", "touch", "/v/go")
+    made = await space.until("begins", ready)
+    group = control_group(space, made)
+    if "cpu" in group.directories:
+        cpu = Path(group.directories["cpu"])
+        v2 = cpu / "cpu.max"
+        quota = v2.read_text().split()[0] if v2.exists() else (cpu / "cpu.cfs_quota_us").read_text().strip()
+        assert quota == "20000", "it began after the change"
