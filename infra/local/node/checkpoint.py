@@ -103,7 +103,7 @@ class PodDir:
         try:
             return pod, PodRecord.model_validate_json((self.path / "record.json").read_text())
         except (ValueError, FileNotFoundError) as error:
-            log.error("the record of pod %s is missing or broken and begins anew: %s", podspec.label(pod), error)
+            log.error("the record of pod %s is broken and begins anew: %s", podspec.label(pod), error)
             return pod, PodRecord.new(pod, datetime.now(UTC))
 
     def drop_old_logs(self, container: str, attempt: int) -> None:
