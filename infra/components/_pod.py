@@ -43,8 +43,7 @@ from pulumi_kubernetes.core.v1 import (
 )
 from pulumi_kubernetes.meta.v1 import LabelSelectorArgs
 
-from infra.local.node import quantities
-from switchboard import labels
+from switchboard import labels, quantities
 
 UID = 10001
 """The user that all of Switchboard's containers run as."""

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from infra.local.node import quantities
+from switchboard import quantities
 
 
 def _more_than_none(value: str) -> str:

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, field_validator, model_validator
 
 from infra.config._base import Count, Host, Image, Name, Quantity, Strict
-from infra.local.node import quantities
+from switchboard import quantities
 from switchboard.data import DataClass
 
 KINDS = ("chat",)

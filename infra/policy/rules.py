@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from infra.components.exceptions import RECOVERY as RECOVERY_EXCEPTION
-from infra.local.node import quantities
 from infra.policy.manifest import (
     UNKNOWN,
     WORKLOADS,
@@ -30,7 +29,7 @@ from infra.policy.manifest import (
     text,
 )
 from infra.policy.recovery import RECOVERY_S, alone, budget
-from switchboard import labels
+from switchboard import labels, quantities
 from switchboard.data import DataClass, parse_regions
 
 CARRIERS = WORKLOADS | {"ConfigMap", "Secret", "PersistentVolumeClaim"}

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from datetime import time
 from enum import StrEnum
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
-from switchboard.api._base import Api
+from switchboard.api._base import Api, Rule
 
 MOST_REPLICAS = 10_000
 
@@ -117,6 +117,24 @@ class Scaling(Api):
     """At least so many where nothing has been known for `fallback_after_seconds`."""
     fallback_after_seconds: Annotated[int, Field(ge=10, le=3600)] = 60
     schedules: Annotated[tuple[Schedule, ...], Field(max_length=32)] = ()
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule("self.minReplicas <= self.maxReplicas", "minReplicas is more than maxReplicas", "minReplicas"),
+        Rule(
+            "!has(self.fallbackReplicas) || self.fallbackReplicas <= self.maxReplicas",
+            "fallbackReplicas is more than maxReplicas",
+            "fallbackReplicas",
+        ),
+        Rule(
+            "self.schedules.all(one, one.minReplicas <= self.maxReplicas)",
+            "a schedule's minReplicas is more than maxReplicas",
+            "schedules",
+        ),
+        Rule(
+            "!has(self.idleSeconds) || self.minReplicas == 0",
+            "idleSeconds is for minReplicas 0: with more, replicas are always kept",
+            "idleSeconds",
+        ),
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -126,6 +144,9 @@ class Scaling(Api):
             raise ValueError(
                 f"fallbackReplicas {self.fallback_replicas} is more than maxReplicas {self.max_replicas}"
             )
+        names = [schedule.name for schedule in self.schedules]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise ValueError(f"two schedules have the name {twice!r}")
         for schedule in self.schedules:
             if schedule.min_replicas > self.max_replicas:
                 raise ValueError(

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from infra.local.layout import CLUSTER_DOMAIN
-from infra.local.node import environment, podspec, quantities, volumes
+from infra.local.node import environment, podspec, volumes
 from infra.local.node.environment import Sources
 from infra.local.runtime.spec import ContainerSpec, Image, Limits, Mount
+from switchboard import quantities
 from switchboard.kube import Object
 
 _HOSTS = "/etc/hosts"

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from infra.local.node import quantities
 from infra.local.node.podspec import ConfigError, container
+from switchboard import quantities
 from switchboard.kube import Object
 
 _NAME = re.compile(r"^[-._a-zA-Z][-._a-zA-Z0-9]*$")

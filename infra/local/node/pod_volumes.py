@@ -15,11 +15,12 @@ import time
 from pathlib import Path
 
 from infra.local.leftovers import detach
-from infra.local.node import environment, podspec, quantities, tokens, volumes
+from infra.local.node import environment, podspec, tokens, volumes
 from infra.local.node.checkpoint import PodDir
 from infra.local.node.context import Context
 from infra.local.node.environment import Sources
 from infra.local.node.podspec import ConfigError
+from switchboard import quantities
 from switchboard.kube import ApiError, Object, Unreachable
 
 log = logging.getLogger(__name__)

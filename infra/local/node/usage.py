@@ -14,8 +14,9 @@ import stat
 from collections.abc import Mapping
 from pathlib import Path
 
-from infra.local.node import podspec, quantities
+from infra.local.node import podspec
 from infra.local.node.records import Problem
+from switchboard import quantities
 from switchboard.kube import Object
 
 EVICTED = "Evicted"

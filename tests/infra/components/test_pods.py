@@ -7,9 +7,8 @@ from collections import Counter
 import pytest
 
 from infra.components import _pod
-from infra.local.node import quantities
 from infra.netpol import selects
-from switchboard import labels
+from switchboard import labels, quantities
 from switchboard.data import DataClass, parse_regions
 from tests.infra.components.rendered import STACKS, Workload, objects, stack_of, workloads
 

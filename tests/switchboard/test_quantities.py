@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infra.local.node.quantities import in_units, parse
+from switchboard.quantities import in_units, parse
 
 
 @pytest.mark.parametrize(
