@@ -12,7 +12,7 @@ from typing import Any
 
 from aiohttp import web
 
-LOOK_S = 2.0
+LOOK_S = 1.0
 """How often to look. It takes some looks: whoever is between here and the client learns it by writing, too."""
 
 
