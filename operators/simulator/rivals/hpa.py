@@ -71,46 +71,41 @@ def external_metric(total: float, target: float, size: int) -> int:
 
 
 @dataclass
-class HpaOnConcurrency:
+class _Hpa:
+    """What both have in common: what is recommended, within the behaviour; nothing new where nothing is known."""
+
+    target: Target
+    bounds: Bounds
+    every_s: int = 15
+    _behaviour: Behaviour = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.restart()
+
+    def decide(self, now: int, metrics: Metrics, replicas: Replicas) -> int:
+        wanted = self._recommended(now, metrics, replicas)
+        return replicas.size if wanted is None else self._behaviour.limit(now, replicas.size, wanted)
+
+    def restart(self) -> None:
+        self._behaviour = Behaviour(self.bounds)
+
+    def _recommended(self, now: int, metrics: Metrics, replicas: Replicas) -> int | None:
+        raise NotImplementedError
+
+
+class HpaOnConcurrency(_Hpa):
     """Requests in flight, on average over the last 15 s."""
 
-    target: Target
-    bounds: Bounds
-    every_s: int = 15
-    _behaviour: Behaviour = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.restart()
-
-    def decide(self, now: int, metrics: Metrics, replicas: Replicas) -> int:
+    def _recommended(self, now: int, metrics: Metrics, replicas: Replicas) -> int | None:
         total = metrics.in_flight(now, self.every_s)
         if total is None:
-            return replicas.size
-        wanted = pods_metric(total, self.target.in_flight, replicas.ready, replicas.size)
-        return self._behaviour.limit(now, replicas.size, wanted)
-
-    def restart(self) -> None:
-        self._behaviour = Behaviour(self.bounds)
+            return None
+        return pods_metric(total, self.target.in_flight, replicas.ready, replicas.size)
 
 
-@dataclass
-class HpaOnRate:
+class HpaOnRate(_Hpa):
     """Requests/s that arrive, on average over the last 15 s."""
 
-    target: Target
-    bounds: Bounds
-    every_s: int = 15
-    _behaviour: Behaviour = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.restart()
-
-    def decide(self, now: int, metrics: Metrics, replicas: Replicas) -> int:
+    def _recommended(self, now: int, metrics: Metrics, replicas: Replicas) -> int | None:
         total = metrics.rate(now, self.every_s)
-        if total is None:
-            return replicas.size
-        wanted = external_metric(total, self.target.rps, replicas.size)
-        return self._behaviour.limit(now, replicas.size, wanted)
-
-    def restart(self) -> None:
-        self._behaviour = Behaviour(self.bounds)
+        return None if total is None else external_metric(total, self.target.rps, replicas.size)
