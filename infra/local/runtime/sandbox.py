@@ -179,7 +179,7 @@ def execute(argv: list[str], env: dict[str, str], working_dir: str) -> None:
 
 
 def open_terminal() -> tuple[int, int]:
-    """Make a terminal of the container's own (master, slave) and let it control this session, which leads it.
+    """Make a terminal of the container's own (master, slave) and let it control the caller, who leads its processes.
 
     To be called as the user that it is for, who owns it then.
     """

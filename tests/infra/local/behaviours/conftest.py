@@ -138,7 +138,7 @@ async def under_way(cluster: Cluster, request: pytest.FixtureRequest) -> AsyncIt
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def together(under_way: Together, request: pytest.FixtureRequest) -> Together:
-    """All behaviours of the module that this session runs, started."""
+    """All behaviours of the module that are to be run, started."""
     items = [item for item in request.session.items if getattr(item, "module", None) is request.module]
     under_way.start([item for item in items if is_scenario(item)])
     return under_way
