@@ -2,6 +2,7 @@
 PYTHON ?= python3
 STACK ?= local
 ARGS ?=
+WORKERS ?= 2
 SWITCHBOARD = .venv/bin/switchboard
 
 .PHONY: help up down clean status doctor pulumi test check lint lock venv
@@ -31,10 +32,10 @@ doctor: venv ## what is wrong with machine, tools, sites and stack, and how to m
 pulumi: venv ## Pulumi with the right environment: make pulumi ARGS="preview --diff"
 	@$(SWITCHBOARD) pulumi --stack $(STACK) -- $(ARGS)
 
-test: venv ## the tests (ARGS="tests/models -k loading" for some of them)
+test: venv ## the tests (ARGS="tests/models -k loading" for some of them, WORKERS=0 for one process)
 	@$(SWITCHBOARD) infra toolchain build
 	@$(SWITCHBOARD) infra check --prepare
-	@.venv/bin/python -m pytest $(ARGS)
+	@.venv/bin/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: venv ## independent checkers and our policies over all that the stacks declare
 	@$(SWITCHBOARD) infra check $(ARGS)

@@ -26,6 +26,10 @@ GROUPS = {
         "operators.scaling_cli",
         "What keeps it sized: try scaling policies on traffic, recorded or made up.",
     ),
+    "canary": (
+        "operators.canary_cli",
+        "How a new model reaches every customer: plan a release, try its judge.",
+    ),
     "loadtests": ("loadtests.cli", "Does it hold: load and its verdict."),
 }
 """Each group's module (its `app` is the typer application) and its line in `--help`."""
@@ -123,7 +127,7 @@ def main() -> None:
     except SwitchboardError as error:
         typer.secho("error: ", fg="red", bold=True, err=True, nl=False)
         typer.echo(str(error), err=True)
-        sys.exit(1)
+        sys.exit(error.exit_code)
     except KeyboardInterrupt:
         typer.echo("interrupted", err=True)
         sys.exit(130)

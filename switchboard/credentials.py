@@ -51,6 +51,17 @@ class Credentials:
         )
 
     @classmethod
+    def of_process(cls, environ: Mapping[str, str]) -> Credentials:
+        """The pod's; KUBECONFIG's for a part that runs outside of one.
+
+        Raises:
+            SwitchboardError: there is neither, or the kubeconfig can't be used.
+        """
+        if kubeconfig := environ.get("KUBECONFIG"):
+            return cls.from_kubeconfig(Path(kubeconfig))
+        return cls.in_cluster(environ)
+
+    @classmethod
     def from_kubeconfig(cls, source: Path | str, context: str | None = None) -> Credentials:
         """Those of a kubeconfig: a path, or the contents themselves.
 

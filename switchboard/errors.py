@@ -13,3 +13,5 @@ class SwitchboardError(Exception):
         super().__init__(what if next_step is None else f"{what}\n  → {next_step}")
         self.what = what
         self.next_step = next_step
+        self.exit_code = 1
+        """What the command ends with; of a group that has a meaning of its own for 1, another."""

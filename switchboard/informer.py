@@ -1,7 +1,8 @@
 """A live copy of a list of Kubernetes objects: list, watch, list again when the watch is lost.
 
 The copy survives the API server's absence: it stays as it was last seen (`synced` stays set, `connected` tells), so
-that whoever uses it goes on with what it knew.
+that whoever uses it goes on with what it knew. Lists come in pages, so that one of many thousand objects is never in
+memory as a whole where only facts of them are kept (`compact`).
 """
 
 from __future__ import annotations
@@ -19,6 +20,10 @@ Key = tuple[str, str]
 """Namespace (empty for cluster-wide kinds) and name."""
 
 
+PAGE = 500
+"""Objects in one answer to a list."""
+
+
 def key_of(obj: Object) -> Key:
     meta = obj["metadata"]
     return meta.get("namespace", ""), meta["name"]
@@ -28,7 +33,8 @@ class Informer:
     """Keeps `items` up to date and calls `on_change(key, old, new)` for each change (None: absent).
 
     `on_change` is called in the event loop and must not block; it is also called for what a new list shows to have
-    come, changed or gone while the watch was lost.
+    come, changed or gone while the watch was lost. `compact` gives what is kept of an object (by default all of it): it
+    has to leave namespace, name and resourceVersion in place, and `old` is what it left.
     """
 
     def __init__(
@@ -40,6 +46,7 @@ class Informer:
         label_selector: str | None = None,
         field_selector: str | None = None,
         on_change: Callable[[Key, Object | None, Object | None], None] | None = None,
+        compact: Callable[[Object], Object] | None = None,
     ) -> None:
         self._kube = kube
         self.kind = kind
@@ -47,6 +54,7 @@ class Informer:
         self._label_selector = label_selector
         self._field_selector = field_selector
         self._on_change = on_change
+        self._compact = compact
         self.items: dict[Key, Object] = {}
         self.synced = asyncio.Event()
         self.connected = False
@@ -85,17 +93,25 @@ class Informer:
                 await asyncio.sleep(min(5.0, 0.1 * 2 ** min(failures, 6)) * random.uniform(0.5, 1.0))  # noqa: S311
 
     async def _list(self) -> str:
-        found = await self._kube.list_raw(
-            self.kind,
-            self._namespace,
-            label_selector=self._label_selector,
-            field_selector=self._field_selector,
-        )
-        fresh = {key_of(item): item for item in found["items"]}
-        for key in [key for key in self.items if key not in fresh]:
+        gone = set(self.items)
+        token: str | None = None
+        while True:
+            found = await self._kube.list_raw(
+                self.kind,
+                self._namespace,
+                label_selector=self._label_selector,
+                field_selector=self._field_selector,
+                limit=PAGE,
+                token=token,
+            )
+            for item in found["items"]:
+                gone.discard(key_of(item))
+                self._put(key_of(item), item)
+            token = found["metadata"].get("continue")
+            if not token:
+                break
+        for key in gone:
             self._put(key, None)
-        for key, item in fresh.items():
-            self._put(key, item)
         self.connected = True
         self.synced.set()
         return found["metadata"]["resourceVersion"]
@@ -105,7 +121,7 @@ class Informer:
         if new is None:
             self.items.pop(key, None)
         else:
-            self.items[key] = new
+            self.items[key] = self._compact(new) if self._compact is not None else new
         if old is new or (
             old and new and old["metadata"]["resourceVersion"] == new["metadata"]["resourceVersion"]
         ):

@@ -48,3 +48,10 @@ JOBS = Kind("batch/v1", "jobs", "Job")
 LEASES = Kind("coordination.k8s.io/v1", "leases", "Lease")
 CSI_NODES = Kind("storage.k8s.io/v1", "csinodes", "CSINode", namespaced=False)
 STORAGE_CLASSES = Kind("storage.k8s.io/v1", "storageclasses", "StorageClass", namespaced=False)
+POD_DISRUPTION_BUDGETS = Kind("policy/v1", "poddisruptionbudgets", "PodDisruptionBudget")
+CUSTOM_RESOURCE_DEFINITIONS = Kind(
+    "apiextensions.k8s.io/v1", "customresourcedefinitions", "CustomResourceDefinition", namespaced=False
+)
+MODEL_SERVERS = Kind("switchboard.dev/v1alpha1", "modelservers", "ModelServer")
+MODEL_RELEASES = Kind("switchboard.dev/v1alpha1", "modelreleases", "ModelRelease")
+"""These two here and not beside their schemas, for those that read them without pydantic (15 MB)."""

@@ -196,7 +196,7 @@ class Kube:
                     return json.loads(raw)
                 return raw.decode(errors="replace")
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
-            raise Unreachable(f"{self.credentials.server}: {error or type(error).__name__}") from error
+            raise Unreachable(f"{self.credentials.server}: {str(error) or type(error).__name__}") from error
 
     async def get(
         self, kind: Kind, name: str, namespace: str | None = None, *, subresource: str | None = None
@@ -219,11 +219,19 @@ class Kube:
         *,
         label_selector: str | None = None,
         field_selector: str | None = None,
+        limit: int | None = None,
+        token: str | None = None,
     ) -> Object:
-        """The list object, with its `metadata.resourceVersion`; items carry no kind."""
-        return await self.request(
-            "GET", kind.path(namespace), params=_selectors(label_selector, field_selector), timeout_s=30
-        )
+        """The list object, with its `metadata.resourceVersion`; items carry no kind.
+
+        With `limit` a page of it; the next is that of `token`, the `metadata.continue` of the one before.
+        """
+        params = _selectors(label_selector, field_selector)
+        if limit is not None:
+            params["limit"] = str(limit)
+        if token is not None:
+            params["continue"] = token
+        return await self.request("GET", kind.path(namespace), params=params, timeout_s=30)
 
     async def list(
         self,
@@ -376,7 +384,7 @@ class Kube:
                             )
                         yield WatchEvent(event["type"], event["object"])
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
-            raise Unreachable(f"{self.credentials.server}: {error or type(error).__name__}") from error
+            raise Unreachable(f"{self.credentials.server}: {str(error) or type(error).__name__}") from error
 
 
 _KEEPALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}

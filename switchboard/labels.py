@@ -3,7 +3,22 @@
 DOMAIN = "switchboard.dev"
 
 MODEL_SERVER = f"{DOMAIN}/model-server"
-"""On every pod that serves a model: the model server's name, which is also its route (`/v1/<name>`)."""
+"""On every pod that serves a model: its fleet, which is the service (its route is `/v1/<service>`), or an arm of the
+service's release (`switchboard.api.model_server.fleet_of`)."""
+
+MODEL_VERSION = f"{DOMAIN}/model-version"
+"""An annotation on a ModelServer: the version that its alias was resolved to by the last release. Its replicas load
+that one, so that none that starts gets another version than its neighbours have."""
+
+RELEASE = f"{DOMAIN}/release"
+"""On the ModelServers that are a release's arms: the release's name."""
+
+REQUESTED_BY = f"{DOMAIN}/requested-by"
+"""An annotation on a ModelRelease: the user who made it. The API server holds it to be true, and it stays."""
+
+APPROVED_BY = f"{DOMAIN}/approved-by"
+"""An annotation on a ModelRelease: the second person, who may write nobody's name but their own. It is gone when what
+they approved of is changed."""
 
 TIER = f"{DOMAIN}/tier"
 """On nodes and pods: `core` or `edge`."""
@@ -21,6 +36,12 @@ DATA_CLASS = f"{DOMAIN}/data-class"
 DATA_REGIONS = f"{DOMAIN}/data-regions"
 """An annotation beside a DATA_CLASS that is bound to regions: the regions in which that data may be, by commas (see
 `switchboard.data.regions_text`)."""
+
+DRAINING = f"{DOMAIN}/draining"
+"""An annotation on a model server's pod that is to go: since when gateways send it nothing new, as an RFC 3339 time."""
+
+DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
+"""Kubernetes' own: of the pods of a ReplicaSet, those with the least go first."""
 
 REGION = "topology.kubernetes.io/region"
 """On nodes, on Switchboard's namespaces (the site's) and on pods (the one in which they run: an edge has its own)."""

@@ -36,6 +36,8 @@ class SiteOutputs(_Output):
     prometheus: str
     gateway: str | None = None
     """Of a public site."""
+    release_key: str | None = None
+    """Of a public site: the public key (Ed25519, base64) by which the evidence of its releases is signed."""
     edges: dict[str, str] = Field(default_factory=dict)
     """Of a public site: the gateway of each edge region."""
     mlflow: str | None = None

@@ -1,4 +1,4 @@
-"""How lists are printed for a person: columns as kubectl has them."""
+"""How lists are printed for a person: columns and ages as kubectl has them."""
 
 from __future__ import annotations
 
@@ -12,3 +12,12 @@ def columns(rows: Sequence[Sequence[str]], *, gap: int = 3) -> str:
         (" " * gap).join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in rows
     )
+
+
+def age(seconds: float) -> str:
+    """As kubectl shows it: 45s, 12m, 5h, 3d."""
+    whole = max(0, int(seconds))
+    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
+        if whole >= size * (2 if unit != "d" else 1):
+            return f"{whole // size}{unit}"
+    return f"{whole}s"

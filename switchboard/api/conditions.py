@@ -36,8 +36,19 @@ def put(
     generation: int,
     now: datetime,
 ) -> tuple[Condition, ...]:
-    """The conditions with this one in place of its like; its time is that of the last change of its status."""
+    """The conditions with this one in place of its like; its time is that of the last change of its status.
+
+    Where nothing has changed, they are the same tuple.
+    """
     before = next((one for one in conditions if one.type == kind), None)
+    said = (status, reason, message, generation)
+    if before is not None and said == (
+        before.status,
+        before.reason,
+        before.message,
+        before.observed_generation,
+    ):
+        return tuple(conditions)
     since = before.last_transition_time if before is not None and before.status == status else now
     new = Condition(
         type=kind,

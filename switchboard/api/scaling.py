@@ -5,7 +5,7 @@ The defaults are those that the simulator's scenarios were run with (`switchboar
 
 from __future__ import annotations
 
-from datetime import time
+from datetime import UTC, datetime, time, timedelta
 from enum import StrEnum
 from typing import Annotated, ClassVar, Literal, Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -66,16 +66,22 @@ class Headroom(Api):
     history_seconds: Annotated[int, Field(ge=600, le=86_400)] = 14_400
 
 
-class Schedule(Api):
-    """At least `min_replicas` on these days from `start` to `end` of that time zone's clock (the next day's, if that
-    is no later than the start)."""
+class Window(Api):
+    """These days from `start` to `end` of that time zone's clock; the next day's, where that is no later than start."""
 
     name: Annotated[str, StringConstraints(min_length=1, max_length=63)]
     days: Annotated[tuple[Day, ...], Field(min_length=1, max_length=7)] = tuple(Day)
     start: Clock
     end: Clock
     time_zone: Annotated[str, StringConstraints(min_length=1, max_length=64)] = "UTC"
-    min_replicas: Annotated[int, Field(ge=1, le=MOST_REPLICAS)]
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "self.timeZone.matches('^[A-Za-z]') && "
+            "timestamp('2026-01-01T00:00:00Z').getHours(self.timeZone) >= 0",
+            "timeZone is no time zone: say it as Asia/Shanghai or UTC",
+            "timeZone",
+        ),
+    )
 
     @field_validator("time_zone")
     @classmethod
@@ -86,9 +92,21 @@ class Schedule(Api):
             raise ValueError(f"{value!r} is no time zone: say it as Asia/Shanghai or UTC") from None
         return value
 
-    @property
-    def times(self) -> tuple[time, time]:
-        return time.fromisoformat(self.start), time.fromisoformat(self.end)
+    def covers(self, now: float) -> bool:
+        """Whether it is in the window at `now` (seconds since the epoch)."""
+        local = datetime.fromtimestamp(now, UTC).astimezone(ZoneInfo(self.time_zone))
+        start, end = time.fromisoformat(self.start), time.fromisoformat(self.end)
+        clock, days = local.time(), tuple(Day)
+        today, yesterday = days[local.weekday()], days[(local - timedelta(days=1)).weekday()]
+        if start < end:
+            return today in self.days and start <= clock < end
+        return (today in self.days and clock >= start) or (yesterday in self.days and clock < end)
+
+
+class Schedule(Window):
+    """At least `min_replicas` in the window."""
+
+    min_replicas: Annotated[int, Field(ge=1, le=MOST_REPLICAS)]
 
 
 class Scaling(Api):

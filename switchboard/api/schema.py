@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel
 
-from switchboard.api._base import Api
+from switchboard.api._base import Api, Rule
 
 Schema = dict[str, Any]
 
@@ -91,21 +91,22 @@ def _object(made: Schema, node: Mapping[str, Any], definitions: Mapping[str, Any
 def _add_rules(made: Schema, model: type[BaseModel]) -> None:
     """A model's rules, and those of the models in it."""
     if issubclass(model, Api) and model.rules:
-        made["x-kubernetes-validations"] = [
-            {
-                "rule": rule.cel,
-                "message": rule.message,
-                "fieldPath": f".{rule.field}",
-                "reason": "FieldValueInvalid",
-            }
-            for rule in model.rules
-        ]
+        made["x-kubernetes-validations"] = [_validation(rule) for rule in model.rules]
     for name, field in model.model_fields.items():
         inner = _model_in(field.annotation)
         if inner is None:
             continue
         place = made["properties"][field.alias or name]
         _add_rules(place["items"] if place["type"] == "array" else place, inner)
+
+
+def _validation(rule: Rule) -> Schema:
+    return {
+        "rule": rule.cel,
+        "message": rule.message,
+        "fieldPath": f".{rule.field}",
+        "reason": "FieldValueInvalid",
+    }
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:
@@ -131,9 +132,11 @@ def definition(
     status: type[Api],
     columns: Sequence[tuple[str, str, str]],
     scale: tuple[str, str, str] | None = None,
+    rules: Sequence[Rule] = (),
 ) -> Schema:
     """The CustomResourceDefinition. `columns` are name, type and JSON path; `scale` the paths of the wanted number, of
-    the number there is, and of the selector."""
+    the number there is, and of the selector; `rules` are those over the whole object, of whose metadata they see the
+    name."""
     subresources: Schema = {"status": {}}
     if scale is not None:
         wanted, there, selector = scale
@@ -142,7 +145,7 @@ def definition(
             "statusReplicasPath": there,
             "labelSelectorPath": selector,
         }
-    whole = {
+    whole: Schema = {
         "type": "object",
         "required": ["spec"],
         "properties": {
@@ -153,6 +156,8 @@ def definition(
             "status": structural(status),
         },
     }
+    if rules:
+        whole["x-kubernetes-validations"] = [_validation(rule) for rule in rules]
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from switchboard import informer as informer_module
 from switchboard.errors import SwitchboardError
-from switchboard.informer import Informer, Key
+from switchboard.informer import Informer, Key, key_of
 from switchboard.kube import CONFIG_MAPS, PODS, ApiError, Credentials, Kind, Kube, Object, Unreachable
 from tests.conftest import ControlPlane
 
@@ -116,6 +117,95 @@ async def test_an_informer_follows(kube: Kube, name: str) -> None:
     finally:
         running.cancel()
     assert seen == [(key, False, True), (key, True, True), (key, True, False)]
+
+
+async def labelled(kube: Kube, name: str, count: int) -> set[Key]:
+    """So many ConfigMaps with the same label."""
+    for number in range(count):
+        body = config_map(f"{name}-{number}", a="1")
+        body["metadata"]["labels"]["test"] = name
+        await kube.create(CONFIG_MAPS, body)
+    return {("default", f"{name}-{number}") for number in range(count)}
+
+
+async def test_a_list_comes_in_pages(kube: Kube, name: str) -> None:
+    made = await labelled(kube, name, 7)
+    pages: list[Object] = []
+    token: str | None = None
+    while token or not pages:
+        pages.append(
+            await kube.list_raw(CONFIG_MAPS, "default", label_selector=f"test={name}", limit=3, token=token)
+        )
+        token = pages[-1]["metadata"].get("continue")
+    assert [len(page["items"]) for page in pages] == [3, 3, 1]
+    assert {key_of(item) for page in pages for item in page["items"]} == made
+    assert len({page["metadata"]["resourceVersion"] for page in pages}) == 1  # all of one moment
+    with pytest.raises(ApiError):
+        await kube.list_raw(CONFIG_MAPS, "default", limit=3, token="none")
+
+
+async def test_an_informer_reads_all_pages_and_notices_what_has_gone(
+    kube: Kube, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(informer_module, "PAGE", 3)
+    made = await labelled(kube, name, 8)
+    gone: list[Key] = []
+    informer = Informer(
+        kube,
+        CONFIG_MAPS,
+        namespace="default",
+        label_selector=f"test={name}",
+        on_change=lambda key, _, new: gone.append(key) if new is None else None,
+    )
+
+    async def synced() -> None:
+        running = asyncio.create_task(informer.run())
+        await asyncio.wait_for(informer.synced.wait(), 20)
+        running.cancel()
+        await asyncio.wait([running])
+
+    await synced()
+    assert set(informer.items) == made
+    for number in (0, 4, 7):
+        await kube.delete(CONFIG_MAPS, f"{name}-{number}", "default")
+    informer.synced.clear()
+    await synced()
+    assert set(gone) == {("default", f"{name}-{number}") for number in (0, 4, 7)}
+    assert set(informer.items) == made - set(gone)
+
+
+async def test_an_informer_keeps_what_it_is_told_to(kube: Kube, name: str) -> None:
+    """The whole object is shown once; what is left of it is what the next change is compared with."""
+    seen: list[tuple[Object | None, Object | None]] = []
+
+    def compact(obj: Object) -> Object:
+        kept = {key: obj["metadata"][key] for key in ("namespace", "name", "resourceVersion")}
+        return {"metadata": kept, "a": obj["data"]["a"]}
+
+    await kube.create(CONFIG_MAPS, config_map(name, a="1", b="x" * 1000))
+    informer = Informer(
+        kube,
+        CONFIG_MAPS,
+        namespace="default",
+        label_selector=f"test={name}",
+        on_change=lambda _, old, new: seen.append((old, new)),
+        compact=compact,
+    )
+    running = asyncio.create_task(informer.run())
+    try:
+        await asyncio.wait_for(informer.synced.wait(), 10)
+        key = ("default", name)
+        assert set(informer.items[key]) == {"metadata", "a"}
+        await kube.patch(CONFIG_MAPS, name, {"data": {"a": "2"}}, "default")
+        await until(lambda: informer.items[key]["a"] == "2")
+        await kube.delete(CONFIG_MAPS, name, "default")
+        await until(lambda: key not in informer.items)
+    finally:
+        running.cancel()
+    (_, first), (before, second), (last, none) = seen
+    assert first is not None and second is not None and before is not None and last is not None
+    assert (len(first["data"]["b"]), second["data"]["a"], none) == (1000, "2", None)
+    assert (before["a"], "data" in before, last["a"]) == ("1", False, "2")
 
 
 async def test_nobody_there_is_unreachable(control_plane: ControlPlane) -> None:

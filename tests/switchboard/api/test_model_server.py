@@ -17,15 +17,11 @@ from pydantic import ValidationError
 
 from infra.local import toolchain
 from switchboard.api.conditions import Condition, put
-from switchboard.api.model_server import MODEL_SERVERS, Spec, Status, crd
+from switchboard.api.model_server import MODEL_SERVERS, Spec, Status
 from switchboard.api.schema import structural
-from switchboard.kinds import Kind
 from switchboard.kube import NAMESPACES, ApiError, Credentials, Kube, Object
 from tests.conftest import ControlPlane
-
-CRDS = Kind(
-    "apiextensions.k8s.io/v1", "customresourcedefinitions", "CustomResourceDefinition", namespaced=False
-)
+from tests.definitions import define_model_servers
 
 SMALLEST: Object = {
     "model": {"name": "chat-intent", "alias": "champion"},
@@ -54,27 +50,10 @@ def spec(changes: Object) -> Object:
 async def kube(control_plane: ControlPlane) -> AsyncIterator[Kube]:
     """With the definition in force."""
     async with Kube(Credentials.from_kubeconfig(control_plane.kubeconfig)) as found:
-        made = await found.apply(CRDS, crd(), field_manager="test")
-        name, version = made["metadata"]["name"], made["metadata"]["resourceVersion"]
-        established = _established(made)
-        while not established:
-            async for event in found.watch(
-                CRDS, resource_version=version, field_selector=f"metadata.name={name}"
-            ):
-                if established := _established(event.object):
-                    break
+        definition = await define_model_servers(found)
+        for one in definition["status"]["conditions"]:
+            assert (one["type"], one["status"]) != ("NonStructuralSchema", "True"), one["message"]
         yield found
-
-
-def _established(definition: Object) -> bool:
-    conditions = (definition.get("status") or {}).get("conditions") or []
-    bad = [
-        one["message"]
-        for one in conditions
-        if one["type"] == "NonStructuralSchema" and one["status"] == "True"
-    ]
-    assert not bad, bad
-    return any(one["type"] == "Established" and one["status"] == "True" for one in conditions)
 
 
 @pytest_asyncio.fixture(loop_scope="session")
@@ -85,11 +64,11 @@ async def namespace(kube: Kube) -> AsyncIterator[str]:
     await kube.delete(NAMESPACES, name)
 
 
-async def create(kube: Kube, namespace: str, wanted: Object) -> Object:
+async def create(kube: Kube, namespace: str, wanted: Object, name: str = "chat") -> Object:
     body = {
         "apiVersion": MODEL_SERVERS.api_version,
         "kind": MODEL_SERVERS.kind,
-        "metadata": {"name": "chat", "namespace": namespace},
+        "metadata": {"name": name, "namespace": namespace},
         "spec": wanted,
     }
     return await kube.create(MODEL_SERVERS, body, namespace, params={"fieldValidation": "Strict"})
@@ -154,6 +133,11 @@ BAD: list[tuple[Object, str, str]] = [
     ({"model.alias": None}, "spec.model.alias", "one of alias and version says which model is served"),
     ({"model.name": "Chat Intent"}, "spec.model.name", "should match"),
     ({"placement.tier": "edge"}, "spec.placement.region", "an edge has a region"),
+    (
+        {"placement.tier": "edge", "placement.region": "cn-beijing", "scaling.minReplicas": 0},
+        "spec.scaling.minReplicas",
+        "minReplicas 0 is for the core",
+    ),
     ({"placement.region": "cn-beijing"}, "spec.placement.region", "an edge has a region"),
     ({"dataRegions": None}, "spec.dataRegions", "may be in stated regions only"),
     ({"dataClass": "secret"}, "spec.dataClass", "Unsupported value"),
@@ -165,6 +149,18 @@ BAD: list[tuple[Object, str, str]] = [
         {"scaling.schedules": [{"name": "x", "start": "8:00", "end": "09:00", "minReplicas": 1}]},
         "spec.scaling.schedules[0].start",
         "should match",
+    ),
+    *(
+        (
+            {
+                "scaling.schedules": [
+                    {"name": "x", "start": "08:00", "end": "09:00", "minReplicas": 1, "timeZone": zone}
+                ]
+            },
+            "spec.scaling.schedules[0]",
+            "timeZone is no time zone: say it as Asia/Shanghai or UTC",
+        )
+        for zone in ("Mars/Base", "+08:00")
     ),
     (
         {
@@ -195,6 +191,50 @@ async def test_a_bad_update_is_refused_and_the_object_stays(kube: Kube, namespac
         await kube.patch(MODEL_SERVERS, "chat", {"spec": {"scaling": {"minReplicas": 20}}}, namespace)
     kept = await kube.get(MODEL_SERVERS, "chat", namespace)
     assert kept["spec"]["scaling"]["minReplicas"] == 1
+
+
+@pytest.mark.parametrize(
+    ("before", "changes", "field"),
+    [
+        pytest.param({}, {"service": "voice"}, "service", id="a service is stated"),
+        pytest.param({"service": "voice"}, {"service": None}, "service", id="and isn't any more"),
+        pytest.param({"service": "voice"}, {"service": "chat"}, "service", id="another service"),
+        pytest.param({}, {"placement": {"tier": "edge", "region": "cn-beijing"}}, "placement", id="a tier"),
+        pytest.param(
+            {"placement": {"tier": "edge", "region": "cn-beijing"}},
+            {"placement": {"region": "cn-hangzhou"}},
+            "placement",
+            id="a region",
+        ),
+    ],
+)
+async def test_whose_replicas_they_are_does_not_change(
+    kube: Kube, namespace: str, before: Object, changes: Object, field: str
+) -> None:
+    made = await create(kube, namespace, spec(before))
+    with pytest.raises(ApiError, match=rf"spec\.{field}: .*{field} can't be changed: delete the ModelServer"):
+        await kube.patch(MODEL_SERVERS, "chat", {"spec": changes}, namespace)
+    assert (await kube.get(MODEL_SERVERS, "chat", namespace))["spec"] == made["spec"]
+
+
+@pytest.mark.parametrize(
+    ("name", "service", "taken"),
+    [
+        ("c" * 32, None, True),
+        ("c" * 33, None, False),
+        ("c" * 52, "chat", True),
+        ("c" * 53, "chat", False),
+        ("chat.two", "chat", False),
+    ],
+)
+async def test_names_are_bounded(
+    kube: Kube, namespace: str, name: str, service: str | None, taken: bool
+) -> None:
+    if taken:
+        assert await create(kube, namespace, spec({"service": service}), name)
+        return
+    with pytest.raises(ApiError, match=r"metadata\.name (has|is)"):
+        await create(kube, namespace, spec({"service": service}), name)
 
 
 async def test_status_is_apart_and_in_the_standard_form(kube: Kube, namespace: str) -> None:
