@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from models import rest
 from models.classifier import FILES
 from models.loading import parse
-from models.rest import BOOTSTRAP_TAG, NotFound, Registry, RegistryError, Unreachable, Version
+from models.rest import BOOTSTRAP_TAG, Denied, NotFound, Registry, RegistryError, Unreachable, Version
 from switchboard.errors import SwitchboardError
 
 log = logging.getLogger("models.bootstrap")
@@ -69,6 +69,8 @@ def bootstrap(model: str, alias: str, *, tracking_uri: str, timeout_s: float) ->
         settled = _settle(registry, model, alias, tracking_uri)
         if settled is None:
             raise SwitchboardError(f"{model} version {made} was registered, but the registry doesn't list it")
+    except Denied as error:
+        raise SwitchboardError(str(error), error.next_step) from error
     except RegistryError as error:
         raise SwitchboardError(f"MLflow at {tracking_uri}: {error}", "run the Job again") from error
     if settled != made:

@@ -8,11 +8,13 @@ below a threshold, or for the background class, the answer is `handover`.
 It is fitted with scikit-learn and answers with numpy alone: importing scikit-learn (and pandas with it) would cost a
 replica more than a second and 100 MB. On disk it is data, not code: vocabularies and numbers in `classifier.npz` (read
 without pickle), settings in `classifier.json`; as skops it was 25 times as large (a JSON node for each n-gram).
-This file, `models/text.py` and `models/intents.py` travel with the registered model and import nothing else of ours.
+This file, `models/text.py` with its table and `models/intents.py` travel with the registered model and import nothing
+else of ours.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import zipfile
@@ -156,11 +158,11 @@ class LinearModel:
         np.savez_compressed(path, **arrays)
 
     @classmethod
-    def load(cls, path: Path) -> LinearModel:
-        """Raises OSError, ValueError, KeyError, zipfile.BadZipFile for what isn't such a file."""
+    def of(cls, content: bytes) -> LinearModel:
+        """Raises ValueError, KeyError, EOFError, zipfile.BadZipFile for what `save` didn't write."""
         import numpy as np
 
-        with np.load(path, allow_pickle=False) as arrays:
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
             vocabularies = {
                 name: {
                     term: row
@@ -173,7 +175,7 @@ class LinearModel:
         total = sum(len(vocabulary) for vocabulary in vocabularies.values())
         fits = all(idf[name].shape == (len(vocabularies[name]),) for name in ANALYSERS)
         if not fits or bias.ndim != 1 or weights.shape != (total, len(bias)):
-            raise ValueError(f"{path.name}: {total} terms don't fit {weights.shape} weights")
+            raise ValueError(f"{WEIGHTS_FILE}: {total} terms don't fit {weights.shape} weights")
         return cls(vocabularies, idf, weights, bias)
 
 
@@ -219,8 +221,17 @@ class IntentClassifier:
         Raises:
             OSError, ValueError: a file is missing, damaged, or of another format.
         """
+        return cls.of({name: (directory / name).read_bytes() for name in FILES})
+
+    @classmethod
+    def of(cls, contents: Mapping[str, bytes]) -> IntentClassifier:
+        """`load` from the contents of `FILES`.
+
+        Raises:
+            ValueError: one is missing, damaged, or of another format.
+        """
         try:
-            raw = json.loads((directory / SETTINGS_FILE).read_text(encoding="utf-8"))
+            raw = json.loads(contents[SETTINGS_FILE])
             if raw.get("format") != FORMAT:
                 raise ValueError(
                     f"{SETTINGS_FILE} has format {raw.get('format')!r}, this code reads {FORMAT}"
@@ -228,9 +239,9 @@ class IntentClassifier:
             settings = Settings(
                 tuple(map(str, raw["labels"])), float(raw["temperature"]), float(raw["threshold"]), FORMAT
             )
-            model = LinearModel.load(directory / WEIGHTS_FILE)
-        except (KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
-            raise ValueError(f"{directory.name} is not an intent classifier: {error}") from error
+            model = LinearModel.of(contents[WEIGHTS_FILE])
+        except (KeyError, TypeError, AttributeError, EOFError, OSError, zipfile.BadZipFile) as error:
+            raise ValueError(f"not an intent classifier: {error}") from error
         if len(model.bias) != len(settings.labels):
             raise ValueError("the labels of the weights and of the settings differ in number")
         return cls(model, settings)

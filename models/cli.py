@@ -1,4 +1,4 @@
-"""`switchboard models …`: train, evaluate and look at models.
+"""`switchboard models …`: train, evaluate, gate, compare, register and look at models.
 
 Heavy imports happen in the commands that need them: `list` and `show` ask the registry over its REST API and answer in
 a fraction of a second.
@@ -6,7 +6,6 @@ a fraction of a second.
 
 from __future__ import annotations
 
-import json
 import tempfile
 import time
 from dataclasses import asdict, replace
@@ -16,36 +15,24 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from models import rest
-from models.rest import DATA_TAG, NotFound, Registry, RegistryError, Version
+from models import cli_champion, cli_compare, cli_gate, cli_releases, rest
+from models.cli_shared import OutputOption, UriOption, failed, print_json
+from models.rest import DATA_TAG, Registry, RegistryError, Version
 from switchboard.errors import SwitchboardError
-from switchboard.text import columns
+from switchboard.printing import Output
+from switchboard.text import age, columns
 
 if TYPE_CHECKING:
     from models.evaluation import Report
 
-app = typer.Typer(no_args_is_help=True, help="What is served: train, evaluate and look at models.")
+app = typer.Typer(no_args_is_help=True, help="What is served: train, evaluate, gate and look at models.")
 
 MAIN_TEST = "handwritten"
-
-
-class Output(StrEnum):
-    TEXT = "text"
-    JSON = "json"
 
 
 class DatasetName(StrEnum):
     CORPUS = "corpus"
     BANKING77 = "banking77"
-
-
-OutputOption = Annotated[Output, typer.Option("--output", "-o", help="How to print the result.")]
-UriOption = Annotated[
-    str | None,
-    typer.Option(
-        "--tracking-uri", envvar="MLFLOW_TRACKING_URI", help="MLflow's address.", show_default=False
-    ),
-]
 
 
 @app.callback()
@@ -55,11 +42,14 @@ def _group() -> None:
 
 @app.command(
     epilog="Examples: `switchboard models train` · `switchboard models train --register --alias challenger` · "
-    "`switchboard models train --dataset banking77`"
+    "`switchboard models train --log` · `switchboard models train --dataset banking77`"
 )
 def train(
     dataset: Annotated[DatasetName, typer.Option(help="What to train on.")] = DatasetName.CORPUS,
     register: Annotated[bool, typer.Option("--register", help="Log to MLflow and make a version.")] = False,
+    log: Annotated[
+        bool, typer.Option("--log", help="Log to MLflow; `register` may make a version later.")
+    ] = False,
     model: Annotated[str, typer.Option(help="The registered model's name.")] = "chat-intent",
     alias: Annotated[str | None, typer.Option(help="Let this alias mean the new version.")] = None,
     c: Annotated[float | None, typer.Option("--c", min=0.001, help="The linear model's C.")] = None,
@@ -74,16 +64,16 @@ def train(
     tracking_uri: UriOption = None,
     output: OutputOption = Output.TEXT,
 ) -> None:
-    """Train a model, print its figures and, with --register, make a version of it."""
+    """Train a model, print its figures and, with --log or --register, log it to MLflow and make a version of it."""
     from models import evaluation, report, training
 
     if alias and not register:
         raise SwitchboardError("--alias needs a registered version", "add --register")
-    if register and dataset is not DatasetName.CORPUS:
+    if (register or log) and dataset is not DatasetName.CORPUS:
         raise SwitchboardError(
             f"a model of {dataset.value} is a check and is not registered: its intents are not Switchboard's"
         )
-    address = rest.tracking_uri(tracking_uri) if register else ""
+    address = rest.tracking_uri(tracking_uri) if register or log else ""
     given = {"c": c, "seed": seed, "target_accuracy": target_accuracy}
     params = replace(training.Params(), **{name: v for name, v in given.items() if v is not None})  # type: ignore[arg-type]
     trained = training.train(training.load(dataset.value, params), params)
@@ -91,11 +81,13 @@ def train(
     if report_dir is not None:
         report_dir.mkdir(parents=True, exist_ok=True)
         report.write(trained, reports, report_dir)
-    registered = None
-    if register:
+    registered = logged = None
+    if register or log:
         from models import registry
 
-        registered = registry.register(trained, reports, name=model, tracking_uri=address, alias=alias)
+        logged = registry.log_run(trained, reports, name=model, tracking_uri=address)
+        if register:
+            registered = registry.make_version(logged, name=model, tracking_uri=address, alias=alias)
     if output is Output.JSON:
         settings = trained.classifier.settings
         found: dict[str, Any] = {
@@ -104,9 +96,11 @@ def train(
             "threshold": settings.threshold,
             "metrics": evaluation.metrics(reports),
         }
+        if logged is not None:
+            found["run_id"] = logged.run_id
         if registered is not None:
             found["registered"] = asdict(registered)
-        _print_json(found)
+        print_json(found)
         return
     typer.echo(
         f"trained on {trained.texts:,} texts of {trained.data.name} in {trained.seconds:.1f} s; "
@@ -116,6 +110,8 @@ def train(
     if registered is not None:
         named = f", {model}@{alias}" if alias else ""
         typer.echo(f"registered {model} version {registered.version}{named} (run {registered.run_id})")
+    elif logged is not None:
+        typer.echo(f"logged run {logged.run_id}; make a version: switchboard models register {logged.run_id}")
 
 
 @app.command(
@@ -137,22 +133,26 @@ def evaluate(
         model = loading.load(uri, Path(folder), timeout_s=30, tracking_uri=address)
     data = training.load_corpus(training.Params())
     try:
-        trained_on = Registry(address).version(model.name, model.version).tags.get(DATA_TAG)
-    except RegistryError:
-        trained_on = None
+        version = Registry(address).version(model.name, model.version)
+    except RegistryError as error:
+        raise failed(error) from None
+    trained_on = version.tags.get(DATA_TAG)
+    size = sum(info.size for info in version.files().values())
     reports = evaluation.evaluate(model.classifier, data.tests)
     same = trained_on == data.sha256
     if output is Output.JSON:
-        _print_json(
+        print_json(
             {
                 "model": {"name": model.name, "version": model.version, "digest": model.digest},
                 "same_data": same,
+                "size_bytes": size,
                 "metrics": evaluation.metrics(reports),
+                "slices": {one.name: {k: asdict(f) for k, f in one.slices().items()} for one in reports},
                 "mistakes": {one.name: [asdict(o) for o in one.mistakes[:mistakes]] for one in reports},
             }
         )
         return
-    typer.echo(f"{model.name} version {model.version}, {model.digest[:12]}")
+    typer.echo(f"{model.name} version {model.version}, {model.digest[:12]}, {size:,} bytes")
     if not same:
         typer.echo(
             "note: it was trained on other data than this checkout's; templates may not be unseen to it"
@@ -184,9 +184,9 @@ def list_models(
             for version in reversed(registry.versions(name))
         ]
     except RegistryError as error:
-        raise _failed(error) from None
+        raise failed(error) from None
     if output is Output.JSON:
-        _print_json(found)
+        print_json(found)
         return
     if not found:
         typer.echo("no registered models; make one: switchboard models train --register --alias champion")
@@ -202,7 +202,7 @@ def list_models(
                 _percent(item["metrics"].get(f"{MAIN_TEST}.answered_accuracy")),
                 _percent(item["metrics"].get(f"{MAIN_TEST}.coverage")),
                 item["data_sha256"][:8] or "<none>",
-                age(now_ms - item["created_ms"]),
+                age((now_ms - item["created_ms"]) / 1000),
             )
         )
     typer.echo(columns(rows))
@@ -232,9 +232,9 @@ def show(
         aliases = registry.aliases(version.name).get(version.version, ())
         found = _described(registry, version, aliases)
     except RegistryError as error:
-        raise _failed(error) from None
+        raise failed(error) from None
     if output is Output.JSON:
-        _print_json(found)
+        print_json(found)
         return
     lines = [
         ("Name:", found["name"]),
@@ -243,7 +243,7 @@ def show(
         ("Status:", found["status"]),
         ("Run:", found["run_id"]),
         ("Data:", found["data_sha256"] or "<none>"),
-        ("Age:", age(time.time() * 1000 - found["created_ms"])),
+        ("Age:", age(time.time() - found["created_ms"] / 1000)),
     ]
     typer.echo(columns(lines))
     typer.echo("Parameters:")
@@ -271,46 +271,46 @@ def _metric_rows(metrics: dict[str, float]) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = []
     for name, value in metrics.items():
         if f"{name}_low" in metrics:
-            interval = f"[{_percent(metrics[f'{name}_low'])}, {_percent(metrics[f'{name}_high'])}]"
-            rows.append((f"{name}:", _percent(value), interval, f"n={metrics.get(f'{name}_n', 0):.0f}"))
+            low, high = (_shown(name, metrics[f"{name}{end}"]) for end in ("_low", "_high"))
+            n = f"n={metrics.get(f'{name}_n', 0):.0f}"
+            rows.append((f"{name}:", _shown(name, value), f"[{low}, {high}]", n))
     return rows
 
 
 def _print_figures(reports: list[Report]) -> None:
-    rows = [("TEST", "LANGUAGE", "ACCURACY", "COVERAGE", "ANSWERS RIGHT", "OUT OF SCOPE HANDED OFF")]
+    rows = [("TEST", "SLICE", "ACCURACY", "COVERAGE", "ANSWERS RIGHT", "OUT OF SCOPE HANDED OFF")]
+    more: list[tuple[str, ...]] = [("TEST", "SLICE", "MACRO F1", "CALIBRATION ERROR", "BRIER", "P50", "P99")]
     for one in reports:
-        for language, found in {"all": one.overall, **one.by_language}.items():
+        for part, found in {"all": one.overall, **one.by_language, **one.by_customers}.items():
+            rejected = found.out_of_scope_rejected
             rows.append(
                 (
                     one.name,
-                    language,
+                    part,
                     str(found.accuracy),
                     str(found.coverage),
                     str(found.answered_accuracy),
-                    str(found.out_of_scope_rejected) if found.out_of_scope_rejected.n else "<none>",
+                    str(rejected) if rejected.n else "<none>",
                 )
             )
+            figures = (found.macro_f1, found.calibration_error, found.brier, found.p50_ms, found.p99_ms)
+            more.append((one.name, part, *(f"{figure.shown()} {figure.interval()}" for figure in figures)))
     typer.echo(columns(rows))
+    typer.echo(columns(more))
 
 
-def age(milliseconds: float) -> str:
-    """As kubectl shows it: 45s, 12m, 5h, 3d."""
-    seconds = max(0, int(milliseconds / 1000))
-    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
-        if seconds >= size * (2 if unit != "d" else 1):
-            return f"{seconds // size}{unit}"
-    return f"{seconds}s"
+def _shown(name: str, value: float) -> str:
+    return f"{value:.3g} ms" if name.endswith("_ms") else _percent(value)
 
 
 def _percent(value: float | None) -> str:
     return "<none>" if value is None else f"{value:.1%}"
 
 
-def _print_json(value: Any) -> None:
-    typer.echo(json.dumps(value, ensure_ascii=False, indent=2))
-
-
-def _failed(error: RegistryError) -> SwitchboardError:
-    if isinstance(error, NotFound):
-        return SwitchboardError(str(error).rstrip("."), "see what there is: switchboard models list")
-    return SwitchboardError(str(error), "see whether MLflow runs: switchboard status")
+app.command(epilog=cli_gate.GATE_EXAMPLES)(cli_gate.gate)
+app.command(epilog=cli_compare.COMPARE_EXAMPLES)(cli_compare.compare)
+app.command(epilog=cli_compare.DIFF_EXAMPLES)(cli_compare.diff)
+app.command(epilog=cli_releases.REGISTER_EXAMPLES)(cli_releases.register)
+app.command(epilog=cli_champion.PROMOTE_EXAMPLES)(cli_champion.promote)
+app.command(epilog=cli_champion.ROLLBACK_EXAMPLES)(cli_champion.rollback)
+app.command(epilog=cli_releases.HISTORY_EXAMPLES)(cli_releases.history)

@@ -10,8 +10,8 @@ from __future__ import annotations
 import hashlib
 import random
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -55,17 +55,22 @@ class Example:
     intent: str
     language: str
     group: str
+    customers: str = ""
+    """Who would ask it so, in the test of customer groups."""
+    bent: bool = False
+    """A copy that `augment` made."""
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """What is trained on, split by template, and the two hand-written tests that are kept apart."""
+    """What is trained on, split by template, and the hand-written tests that are kept apart."""
 
     train: tuple[Example, ...]
     validation: tuple[Example, ...]
     test: tuple[Example, ...]
     handwritten: tuple[Example, ...]
     fresh: tuple[Example, ...]
+    groups: tuple[Example, ...]
     sha256: str
 
     @property
@@ -115,9 +120,10 @@ def without_texts_of(examples: Iterable[Example], others: Iterable[Example]) -> 
 
 
 def load(directory: Path = DATA, *, per_template: int = 6, seed: int = SEED) -> Corpus:
-    """The corpus of a folder: `slots.yaml`, `corpus/*.yaml`, `handwritten.yaml`, `fresh.yaml`.
+    """The corpus of a folder: `slots.yaml`, `corpus/*.yaml`, `handwritten.yaml`, `fresh.yaml`, `groups.yaml`.
 
-    What is known doesn't depend on `fresh`: a text that both have is taken out of the test, not out of the training.
+    What is known depends neither on `fresh` nor on `groups`: a text that both have is taken out of the test, not out
+    of the training.
     Validation and test get at most five texts a template, so that a template rich in alternatives weighs no more.
 
     Raises:
@@ -138,7 +144,8 @@ def load(directory: Path = DATA, *, per_template: int = 6, seed: int = SEED) -> 
     validation = without_texts_of(examples("validation", 5), [*test, *hand])
     train = without_texts_of(examples("train", per_template), [*validation, *test, *hand])
     fresh = without_texts_of(handwritten(directory, "fresh"), [*train, *validation])
-    return Corpus(train, validation, test, hand, fresh, data_sha256(directory))
+    groups = without_texts_of(customer_groups(directory), [*train, *validation])
+    return Corpus(train, validation, test, hand, fresh, groups, data_sha256(directory))
 
 
 def templates(directory: Path = DATA) -> list[Template]:
@@ -180,13 +187,48 @@ def handwritten(directory: Path = DATA, name: str = "handwritten") -> tuple[Exam
     Raises:
         SwitchboardError: the file is missing or names an unknown intent.
     """
-    found: list[Example] = []
-    for intent, by_language in _yaml(directory / f"{name}.yaml").items():
+    return tuple(_written(_yaml(directory / f"{name}.yaml"), name))
+
+
+def customer_groups(directory: Path = DATA) -> tuple[Example, ...]:
+    """All of `groups.yaml`: hand-written questions as groups of customers would ask them.
+
+    Raises:
+        SwitchboardError: the file is missing or names an unknown intent.
+    """
+    return tuple(
+        replace(example, customers=customers)
+        for customers, by_intent in _yaml(directory / "groups.yaml").items()
+        for example in _written(by_intent, "groups")
+    )
+
+
+def _written(by_intent: Mapping[str, Mapping[str, str]], name: str) -> Iterator[Example]:
+    for intent, by_language in by_intent.items():
         if intent not in (*INTENTS, OUT_OF_SCOPE):
             raise SwitchboardError(f"{name}.yaml has an unknown intent: {intent}")
         for language, text in by_language.items():
-            found += [Example(line, intent, language, f"{name}:{line}") for line in _lines(text)]
-    return tuple(found)
+            for line in _lines(text):
+                yield Example(line, intent, language, f"{name}:{line}")
+
+
+def origins(directory: Path = DATA) -> dict[str, str | None]:
+    """The licence of each data file, as `origin.yaml` has it; None for a file whose origin or licence isn't known.
+
+    Raises:
+        SwitchboardError: the list is malformed; without a list nothing is known.
+    """
+    path = directory / "origin.yaml"
+    stated = _yaml(path).get("files") if path.exists() else {}
+    if not isinstance(stated, dict) or not all(isinstance(entry, dict) for entry in stated.values()):
+        raise SwitchboardError(f"{path} must have files: pattern → origin, licence")
+    found: dict[str, str | None] = {}
+    for file in _files(directory):
+        name = file.relative_to(directory)
+        entry: dict[str, Any] = next((one for pattern, one in stated.items() if name.match(pattern)), {})
+        known = entry.get("origin") and entry.get("licence")
+        found[name.as_posix()] = str(entry["licence"]) if known else None
+    return found
 
 
 def augment(examples: Sequence[Example], directory: Path = DATA, *, seed: int = SEED) -> list[Example]:
@@ -200,7 +242,7 @@ def augment(examples: Sequence[Example], directory: Path = DATA, *, seed: int = 
         rng = _rng(seed, example.text)
         text = _bend(example.text, example.language, rules, rng)
         if text != example.text:
-            bent.append(Example(text, example.intent, example.language, example.group))
+            bent.append(replace(example, text=text, bent=True))
     return [*examples, *bent]
 
 
@@ -242,11 +284,15 @@ def _typo(text: str, rng: random.Random) -> str:
 def data_sha256(directory: Path = DATA) -> str:
     """SHA-256 over names and contents of all data files: what tells one corpus from another."""
     digest = hashlib.sha256()
-    for path in sorted(directory.rglob("*.yaml")):
+    for path in _files(directory):
         content = path.read_bytes()
         digest.update(f"{path.relative_to(directory).as_posix()}\0{len(content)}\0".encode())
         digest.update(content)
     return digest.hexdigest()
+
+
+def _files(directory: Path) -> list[Path]:
+    return sorted(directory.rglob("*.yaml"))
 
 
 @lru_cache(maxsize=64)

@@ -1,9 +1,10 @@
 """The Job that brings MLflow's database to the schema of the MLflow that is installed: `python -m models.database`.
 
 MLflow's servers refuse a database of another schema, and make an empty one's tables themselves: two at once get in
-each other's way. So this runs once, before the servers. It can be run again, after any interruption.
+each other's way. So this runs once, before the servers. It can be run again, after any interruption. Where
+$MLFLOW_ACCOUNTS_FILE names the users that there are to be, it makes these as well (`models.access.accounts`).
 The database is named by $MLFLOW_BACKEND_STORE_URI, with its password, so neither is an argument that others can read.
-Exit codes: 0 the schema is right, 1 not (the log's last line says why).
+Exit codes: 0 the schema is right, and the users are, 1 not (the log's last line says why).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from pathlib import Path
 
 from switchboard.errors import SwitchboardError
 
@@ -49,6 +51,27 @@ def upgrade(url: str) -> None:
         raise _failed(shown, error, url) from None
 
 
+def make_users(path: Path, url: str) -> None:
+    """Bring MLflow's users in that database to what a file says, the tables for them too.
+
+    Raises:
+        SwitchboardError: the file can't be used or the database can't be reached; no password is in the message.
+    """
+    import sqlalchemy
+    import sqlalchemy.exc
+    from mlflow.exceptions import MlflowException
+
+    from models.access.accounts import apply, read
+    from models.access.app import open_store
+
+    accounts = read(path)
+    shown = sqlalchemy.make_url(url).render_as_string(hide_password=True)
+    try:
+        apply(open_store(url), accounts)
+    except (sqlalchemy.exc.SQLAlchemyError, MlflowException, OSError) as error:
+        raise _failed(shown, error, url) from None
+
+
 def _failed(shown: str, error: Exception, url: str) -> SwitchboardError:
     reason = " ".join(_reason(error).replace(url, shown).split())[:500]
     return SwitchboardError(f"{shown} could not be brought to MLflow's schema: {reason}")
@@ -70,6 +93,8 @@ def main() -> int:
         if not url:
             raise SwitchboardError(f"${VARIABLE} is not set", "it is the URL of MLflow's database")
         upgrade(url)
+        if accounts := os.environ.get("MLFLOW_ACCOUNTS_FILE"):
+            make_users(Path(accounts), url)
     except SwitchboardError as error:
         log.error("%s", error)
         return 1

@@ -4,9 +4,9 @@
     model.predict(["I lost my card"])  # [Prediction(intent="card_lost", confidence=0.97)]
 
 It speaks MLflow's REST API through the standard library (importing mlflow costs seconds and 200 MB), checks what it
-downloads against the hashes that were registered with the model version, and keeps every version on disk. Where the
-registry can't be reached, or has only a damaged file, the last known good copy is used. What is loaded is data, never a
-pickle.
+downloads against the hashes that were registered with the model version, and keeps it on disk, in a folder that many
+replicas may share. Where the registry can't be reached, or has only a damaged file, the last known good copy is used.
+What is loaded is data, never a pickle.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from __future__ import annotations
 import logging
 import random
 import re
-import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -23,6 +23,7 @@ from typing import Literal
 from models.classifier import FILES, IntentClassifier, Prediction
 from models.rest import (
     ARTIFACT_FOLDER,
+    Denied,
     NotFound,
     Refused,
     Registry,
@@ -102,33 +103,33 @@ def load(
     """The model at `models:/<name>@<alias>` or `models:/<name>/<version>`.
 
     `tracking_uri` defaults to `$MLFLOW_TRACKING_URI`. Where nothing is on disk the registry is tried until `timeout_s`
-    (also while it has no such alias yet: the first champion may be in training); where there is a copy, it gets 5 s at
-    the most before the copy is used (`source == "disk"`). A folder that can't be written costs only the copy.
+    (also while it has no such alias yet: the first champion may be in training); where there is a copy, also one that
+    another process keeps there meanwhile, it gets 5 s at the most before the copy is used (`source == "disk"`). A
+    folder that can't be written, or is full, costs only the copy.
 
     Raises:
         SwitchboardError: a malformed uri, or no usable model when the time is up.
     """
     reference = parse(uri)
     store = Store(cache_dir, reference.name)
-    copies = [copy for version in _known(store, reference) if (copy := store.get(version)) is not None]
-    budget_s = min(timeout_s, PATIENCE_S) if copies else timeout_s
     failure: Exception
     try:
-        return _from_registry(reference, store, tracking_uri, time.monotonic() + budget_s)
-    except (RegistryError, ValueError, OSError) as error:
+        return _from_registry(reference, store, tracking_uri, timeout_s)
+    except (RegistryError, ValueError, OSError, SwitchboardError) as error:
         failure = error
-    except SwitchboardError as error:
-        if not copies:
-            raise
-        failure = error
-    for copy in copies:
+    nothing = True
+    for copy in _copies(store, reference):
+        nothing = False
         try:
-            classifier = _classifier(copy.path)
-        except (OSError, ValueError) as error:
+            classifier = _classifier(copy)
+        except ValueError as error:
             log.warning("copy of %s version %s is not usable: %s", copy.name, copy.version, error)
             continue
         log.warning("%s: %s; using the copy on disk, version %s", reference, failure, copy.version)
+        store.used(copy.version)
         return LoadedModel(reference, copy, "disk", classifier)
+    if nothing and isinstance(failure, SwitchboardError):
+        raise failure
     raise SwitchboardError(
         f"can't load {reference}: {failure}; and there is no usable copy in {store.directory}",
         _advice(failure),
@@ -151,8 +152,10 @@ def current_version(uri: str, *, timeout_s: float = 5.0, tracking_uri: str | Non
 _tracking_uri = tracking_uri
 
 
-def _known(store: Store, reference: Reference) -> list[str]:
-    return [reference.version] if reference.version else store.history(reference.alias or "")
+def _copies(store: Store, reference: Reference) -> Iterator[Copy]:
+    """What is on disk now, the last known good one first."""
+    versions = [reference.version] if reference.version else store.history(reference.alias or "")
+    return (copy for version in versions if (copy := store.get(version)) is not None)
 
 
 def _resolve(reference: Reference, registry: Registry) -> Version:
@@ -161,16 +164,20 @@ def _resolve(reference: Reference, registry: Registry) -> Version:
     return registry.version(reference.name, reference.version or "")
 
 
-def _from_registry(reference: Reference, store: Store, address: str | None, deadline: float) -> LoadedModel:
-    """Try until the deadline, with growing pauses that are jittered so that replicas don't come back all at once."""
+def _from_registry(reference: Reference, store: Store, address: str | None, timeout_s: float) -> LoadedModel:
+    """Try until the time is up, with growing pauses that are jittered so that replicas don't come back all at once."""
+    started = time.monotonic()
+    deadline, patience = (started + limit_s for limit_s in (timeout_s, min(timeout_s, PATIENCE_S)))
     registry = Registry(_tracking_uri(address))
     attempt = 0
     while True:
+        known = next(_copies(store, reference), None)  # another process may have kept one meanwhile
+        until = deadline if known is None else patience
         try:
-            return _once(reference, store, registry, deadline)
+            return _once(reference, store, registry, known, until)
         except (Unreachable, NotFound) as error:
             pause_s = min(5.0, 0.2 * 2**attempt) * random.uniform(0.5, 1.0)  # noqa: S311
-            if time.monotonic() + pause_s >= deadline:
+            if time.monotonic() + pause_s >= until:
                 raise
             if attempt in (0, 5):
                 log.info("%s: %s; trying again", reference, error)
@@ -178,41 +185,40 @@ def _from_registry(reference: Reference, store: Store, address: str | None, dead
         time.sleep(pause_s)
 
 
-def _once(reference: Reference, store: Store, registry: Registry, deadline: float) -> LoadedModel:
+def _once(
+    reference: Reference, store: Store, registry: Registry, known: Copy | None, deadline: float
+) -> LoadedModel:
     wanted = _resolve(reference, registry)
     files = wanted.files()
     if set(files) != set(FILES):
         raise Refused(
             f"{wanted.name} version {wanted.version} was not registered by Switchboard (no hashes of its files)"
         )
-    copy = store.get(wanted.version)
+    copy = known if known is not None and known.version == wanted.version else store.get(wanted.version)
     if copy is not None and copy.files == files:
         return _loaded(reference, store, copy)
-    contents = _download(wanted, registry, deadline)
+    copy = _download(wanted, registry, deadline)
     try:
-        copy = store.put(wanted.version, wanted.run_id, contents)
+        store.put(copy)
     except OSError as error:
         log.warning("can't keep %s version %s on disk: %s", wanted.name, wanted.version, error)
-        with tempfile.TemporaryDirectory(prefix="switchboard-model-") as folder:
-            for name, content in contents.items():
-                (Path(folder) / name).write_bytes(content)
-            passing = Copy(wanted.name, wanted.version, wanted.run_id, files, Path(folder))
-            return LoadedModel(reference, passing, "registry", _classifier(passing.path))
+        return LoadedModel(reference, copy, "registry", _classifier(copy))
     return _loaded(reference, store, copy)
 
 
 def _loaded(reference: Reference, store: Store, copy: Copy) -> LoadedModel:
     """Load first, point after: an alias on disk never means a copy that can't be loaded."""
-    model = LoadedModel(reference, copy, "registry", _classifier(copy.path))
+    model = LoadedModel(reference, copy, "registry", _classifier(copy))
     if reference.alias:
         try:
             store.point(reference.alias, copy.version)
         except OSError as error:
             log.warning("can't remember what %s means: %s", reference, error)
+    store.used(copy.version)
     return model
 
 
-def _download(wanted: Version, registry: Registry, deadline: float) -> dict[str, bytes]:
+def _download(wanted: Version, registry: Registry, deadline: float) -> Copy:
     files = wanted.files()
     if sum(info.size for info in files.values()) > MAX_MODEL_BYTES:
         raise Refused(f"{wanted.name} version {wanted.version} is larger than {MAX_MODEL_BYTES >> 20} MiB")
@@ -228,11 +234,11 @@ def _download(wanted: Version, registry: Registry, deadline: float) -> dict[str,
             )
         contents[name] = content
     log.info("downloaded %s version %s, %s", wanted.name, wanted.version, digest_of(files)[:12])
-    return contents
+    return Copy(wanted.name, wanted.version, wanted.run_id, files, contents)
 
 
-def _classifier(path: Path) -> IntentClassifier:
-    classifier = IntentClassifier.load(path)
+def _classifier(copy: Copy) -> IntentClassifier:
+    classifier = IntentClassifier.of(copy.contents)  # what was checked, whatever is on disk by now
     # The first prediction compiles patterns and touches the pages; not at the cost of a customer.
     classifier.predict(["warm up", "预热"])
     return classifier
@@ -243,6 +249,8 @@ def _advice(error: Exception) -> str | None:
         return "register a model: switchboard models train --register"
     if isinstance(error, Unreachable):
         return "see whether MLflow runs: switchboard status"
+    if isinstance(error, Denied):
+        return error.next_step
     if isinstance(error, Refused):
         return "register the model again: switchboard models train --register"
     return error.next_step if isinstance(error, SwitchboardError) else None

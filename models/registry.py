@@ -1,7 +1,8 @@
 """What is written to MLflow: runs with their figures, models, versions, aliases.
 
 Imports mlflow when it is first needed (a second or two), with retries bounded well below the service level of recovery.
-A version is created last, with the hashes of its files as tags, so a version that exists is whole.
+A version is created last, with the hashes of its files as tags, so a version that exists is whole. What a version says
+of where it comes from is in its run's tags too, so that a run that was only logged can be registered later.
 """
 
 from __future__ import annotations
@@ -13,28 +14,39 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import models
 import switchboard
-from models import report
+from models import provenance, record, report
 from models.classifier import FILES
 from models.evaluation import Report, metrics
-from models.rest import ARTIFACT_FOLDER, BOOTSTRAP_TAG, CODE_TAG, DATA_TAG, FILES_TAG
+from models.provenance import Provenance
+from models.rest import ARTIFACT_FOLDER, BOOTSTRAP_TAG, CODE_TAG, DATA_TAG, FILES_TAG, NotFound, denied
+from models.rest_write import RegistryWriter
 from models.store import fingerprint
 from models.training import Trained
 from switchboard.errors import SwitchboardError
+from switchboard.registry_users import login
 
 log = logging.getLogger(__name__)
 
 INPUT_EXAMPLE = ["I lost my card in Shanghai", "我的转账什么时候到账"]
 REQUIREMENTS = ("mlflow", "numpy", "pydantic")
-TRAVELLING = ("__init__.py", "classifier.py", "intents.py", "text.py")
+TRAVELLING = ("__init__.py", "classifier.py", "intents.py", "text.py", "traditional.py")
 """The modules that a registered model needs beside `pyfunc.py`."""
 
+RECORD_TAG = "switchboard.training_sha256"
+"""SHA-256 of the record of what the weights were fitted on (`models/record.py`)."""
+MODEL_ID_TAG = "switchboard.model_id"
+"""On a run: MLflow's id of the model that was logged in it."""
+
 _ASKS = 3
+_DENIED = {"UNAUTHENTICATED": 401, "PERMISSION_DENIED": 403}
+"""MLflow's codes for what is about who asks."""
+_NOTE_TAG = "mlflow.note.content"
 
 _ENVIRONMENT = {
     # By default a client tries for about four minutes.
@@ -78,42 +90,71 @@ def register(
     tracking_uri: str,
     alias: str | None = None,
     bootstrap: bool = False,
+    more: Mapping[str, str] | None = None,
 ) -> Registered:
-    """Log a run with its model and make a version of it; `alias`, where given, is set last.
+    """Log a run with its model and make a version of it, with `more` tags; `alias`, where given, is set last.
 
     Raises:
         SwitchboardError: MLflow refused or went away; a run that was begun is then marked as failed.
     """
     logged = log_run(trained, reports, name=name, tracking_uri=tracking_uri)
+    logged = replace(logged, tags={**logged.tags, **(more or {})})
     return make_version(logged, name=name, tracking_uri=tracking_uri, alias=alias, bootstrap=bootstrap)
 
 
 def log_run(trained: Trained, reports: Sequence[Report], *, name: str, tracking_uri: str) -> Logged:
-    """Log a run in the experiment `name`: parameters, figures, the data's hash, the report and the model.
+    """Log a run in the experiment `name`: where the model comes from, figures, the record of its training, the model.
 
     Raises:
         SwitchboardError: see `register`.
     """
     mlflow = _mlflow(tracking_uri)
+    origin = provenance.of_checkout()
+    tags, description = _tags(trained, origin), report.one_line(reports)
     try:
         mlflow.set_experiment(name)
         with mlflow.start_run(run_name=f"{trained.data.name}-{trained.data.sha256[:8]}") as run:
-            mlflow.set_tags(_tags(trained))
-            mlflow.log_params(_params(trained))
+            mlflow.set_tags(tags)
+            mlflow.log_params(_params(trained, origin))
             mlflow.log_metrics(_metrics(trained, reports))
             _log_input(mlflow, trained)
             with tempfile.TemporaryDirectory(prefix="switchboard-") as folder:
                 model, hashes = _log_model(mlflow, trained, name, Path(folder))
                 _log_reports(mlflow, trained, reports, Path(folder))
+                _log_record(mlflow, trained, Path(folder))
+            tags |= {FILES_TAG: hashes}
+            # Last: who finds the model's id may register what the run holds.
+            mlflow.set_tags(tags | {_NOTE_TAG: description, MODEL_ID_TAG: model.model_id})
     except (mlflow.exceptions.MlflowException, OSError) as error:
         raise _refused(tracking_uri, error) from error
-    return Logged(
-        run_id=run.info.run_id,
-        model_uri=model.model_uri,
-        model_id=model.model_id,
-        tags=_tags(trained) | {FILES_TAG: hashes},
-        description=report.one_line(reports),
-    )
+    return Logged(run.info.run_id, model.model_uri, model.model_id, tags, description)
+
+
+def find_logged(run_id: str, *, tracking_uri: str) -> Logged:
+    """What `log_run` logged in a run, some time ago.
+
+    Raises:
+        SwitchboardError: there is no such run, or it holds no whole model.
+        RegistryError: the registry can't be reached.
+    """
+    try:
+        run = RegistryWriter(tracking_uri).run_record(run_id)
+    except NotFound:
+        raise SwitchboardError(
+            f"MLflow has no run {run_id}", "train one: switchboard models train --log"
+        ) from None
+    model_id = run.tags.get(MODEL_ID_TAG)
+    if run.status != "FINISHED" or not model_id:
+        raise SwitchboardError(
+            f"run {run_id} holds no whole model (its status is {run.status})",
+            "train one: switchboard models train --log",
+        )
+    tags = {
+        key: value
+        for key, value in run.tags.items()
+        if key.startswith("switchboard.") and key != MODEL_ID_TAG
+    }
+    return Logged(run_id, f"models:/{model_id}", model_id, tags, run.tags.get(_NOTE_TAG, ""))
 
 
 def make_version(
@@ -193,6 +234,13 @@ def _log_reports(mlflow: Any, trained: Trained, reports: Sequence[Report], folde
     mlflow.log_artifacts(str(target), "evaluation")
 
 
+def _log_record(mlflow: Any, trained: Trained, folder: Path) -> None:
+    path = folder / record.ARTIFACT
+    path.parent.mkdir()
+    path.write_bytes(record.pack(trained.learnt))
+    mlflow.log_artifact(str(path), Path(record.ARTIFACT).parent.as_posix())
+
+
 def _log_input(mlflow: Any, trained: Trained) -> None:
     from mlflow.data.code_dataset_source import CodeDatasetSource
     from mlflow.data.meta_dataset import MetaDataset
@@ -222,22 +270,31 @@ def _ensure_model(mlflow: Any, client: Any, name: str) -> None:
             raise
 
 
-def _tags(trained: Trained) -> dict[str, str]:
-    return {DATA_TAG: trained.data.sha256, CODE_TAG: switchboard.__version__}
+def _tags(trained: Trained, origin: Provenance) -> dict[str, str]:
+    return {
+        DATA_TAG: trained.data.sha256,
+        CODE_TAG: switchboard.__version__,
+        RECORD_TAG: record.sha256(trained.learnt),
+        "switchboard.seed": str(trained.params.seed),
+    } | {f"switchboard.{name}": value for name, value in origin.named().items()}
 
 
-def _params(trained: Trained) -> dict[str, Any]:
+def _params(trained: Trained, origin: Provenance) -> dict[str, Any]:
     settings = trained.classifier.settings
-    return asdict(trained.params) | {
-        "dataset": trained.data.name,
-        "data_sha256": trained.data.sha256,
-        "labels": len(settings.labels),
-        "texts": trained.texts,
-        "features": trained.features,
-        "temperature": settings.temperature,
-        "threshold": settings.threshold,
-        "sklearn": importlib.metadata.version("scikit-learn"),
-    }
+    return (
+        asdict(trained.params)
+        | origin.named()
+        | {
+            "dataset": trained.data.name,
+            "data_sha256": trained.data.sha256,
+            "labels": len(settings.labels),
+            "texts": trained.texts,
+            "features": trained.features,
+            "temperature": settings.temperature,
+            "threshold": settings.threshold,
+            "sklearn": importlib.metadata.version("scikit-learn"),
+        }
+    )
 
 
 def _metrics(trained: Trained, reports: Iterable[Report]) -> Mapping[str, float]:
@@ -250,12 +307,21 @@ def _mlflow(tracking_uri: str) -> Any:
     import mlflow
     import mlflow.pyfunc
 
+    # What it tells of its own steps isn't what was asked for.
+    logging.getLogger("mlflow").setLevel(logging.WARNING)
+    # As `models.rest` finds it: MLflow's client knows its own variables alone.
+    if (who := login(os.environ)) is not None:
+        os.environ["MLFLOW_TRACKING_USERNAME"], os.environ["MLFLOW_TRACKING_PASSWORD"] = who
     mlflow.set_tracking_uri(tracking_uri)
     mlflow.set_registry_uri(tracking_uri)
     return mlflow
 
 
 def _refused(tracking_uri: str, error: Exception) -> SwitchboardError:
+    status = _DENIED.get(str(getattr(error, "error_code", "")))
+    if status is not None:
+        found = denied(status, tracking_uri, _first_line(error), login(os.environ))
+        return SwitchboardError(str(found), found.next_step)
     return SwitchboardError(
         f"MLflow at {tracking_uri} didn't take the model: {_first_line(error)}",
         "see whether MLflow runs: switchboard status",

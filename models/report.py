@@ -8,15 +8,13 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from models.evaluation import Figure, Figures, Report, to_json
+from models.evaluation import Figures, Report, to_json
 from models.intents import HANDOVER
+from models.intervals import Figure
 from models.training import Trained
+from switchboard.page import page
 
 _STYLE = """
-body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:70rem;padding:0 1rem;color:#1d2530}
-h1{font-size:1.5rem}h2{margin-top:2.2rem;border-bottom:1px solid #d5dbe3}
-table{border-collapse:collapse;margin:1rem 0}td,th{padding:.25rem .7rem;text-align:left;border-bottom:1px solid #e8ecf1}
-td.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}small{color:#667}
 .matrix td,.matrix th{padding:.15rem .35rem;font-size:.75rem;border:1px solid #eef1f5;text-align:center}
 .matrix th.col{writing-mode:vertical-rl;transform:rotate(180deg)}.matrix th.row{text-align:right}
 """
@@ -52,7 +50,6 @@ def one_line(reports: Sequence[Report]) -> str:
 def _page(trained: Trained, reports: Sequence[Report]) -> str:
     settings = trained.classifier.settings
     parts = [
-        f"<!doctype html><html lang=en><meta charset=utf-8><title>Intent classifier</title><style>{_STYLE}</style>",
         f"<h1>Intent classifier, {html.escape(trained.data.name)}</h1>",
         f"<p>{trained.texts:,} texts, {len(settings.labels)} classes, {trained.features:,} features; temperature "
         f"{settings.temperature}, hand-off below {settings.threshold:.2f}.<br><small>data SHA-256 "
@@ -67,15 +64,13 @@ def _page(trained: Trained, reports: Sequence[Report]) -> str:
             _matrix(one),
             _mistakes(one),
         ]
-    return "\n".join(parts) + "</html>\n"
+    return page("Intent classifier", parts, _STYLE)
 
 
 def _cell(figure: Figure) -> str:
     if figure.n == 0:
         return "<td class=n>–</td>"
-    return (
-        f"<td class=n>{figure.value:.1%} <small>{figure.low:.0%}–{figure.high:.0%}, n={figure.n}</small></td>"
-    )
+    return f"<td class=n>{figure.shown()} <small>{html.escape(figure.interval())}, n={figure.n}</small></td>"
 
 
 def _row(name: str, figures: Figures) -> str:
@@ -89,16 +84,17 @@ def _table(heads: Sequence[str], rows: Sequence[str]) -> str:
 
 
 def _summary(one: Report) -> str:
-    rows = [_row("all", one.overall)] + [_row(name, found) for name, found in one.by_language.items()]
+    parts = {"all": one.overall, **one.by_language, **one.by_customers}
+    rows = [_row(name, found) for name, found in parts.items()]
     return _table(list(one.overall.named()), rows)
 
 
 def _intents(one: Report) -> str:
     rows = [
-        f"<tr><th>{html.escape(name)}</th>{_cell(f.accuracy)}{_cell(f.coverage)}{_cell(f.answered_accuracy)}</tr>"
-        for name, f in sorted(one.by_intent.items(), key=lambda item: item[1].accuracy.value)
+        _row(name, found)
+        for name, found in sorted(one.by_intent.items(), key=lambda item: item[1].accuracy.value)
     ]
-    return _table(["accuracy", "coverage", "answered accuracy"], rows)
+    return _table(list(one.overall.named()), rows)
 
 
 def _matrix(one: Report) -> str:

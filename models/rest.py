@@ -2,8 +2,9 @@
 
 For processes to which importing mlflow would cost seconds and 200 MB (the model servers, `switchboard models list`).
 Every call has a deadline and a bound on what it reads; failures are one of three: `Unreachable` (try again),
-`NotFound` (the registry answered: there is no such thing), `Refused` (it answered, and trying again won't help).
-Proxies of the environment are not used: a registry is inside the sites.
+`NotFound` (the registry answered: there is no such thing), `Refused` (it answered, and trying again won't help;
+`Denied` where it is about who asks). Proxies of the environment are not used: a registry is inside the sites. Nor are
+redirections followed, which would take the password along.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from switchboard.errors import SwitchboardError
+from switchboard.registry_users import Login, login
 
 MAX_JSON_BYTES = 16 << 20
 CALL_TIMEOUT_S = 5.0
@@ -50,6 +52,18 @@ class NotFound(RegistryError):
 
 class Refused(RegistryError):
     """The registry refused the request (4xx)."""
+
+
+class Denied(Refused):
+    """The registry doesn't know who asks (401), or they may not (403); `next_step` says what to do."""
+
+    def __init__(self, what: str, next_step: str) -> None:
+        super().__init__(what)
+        self.next_step = next_step
+
+
+class Forbidden(Denied):
+    """The registry knows who asks, and they may not (403)."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +106,11 @@ def tracking_uri(given: str | None = None) -> str:
             "the address of MLflow is not known",
             'set MLFLOW_TRACKING_URI, for example by eval "$(switchboard env)"',
         )
+    if "@" in urllib.parse.urlsplit(uri).netloc:
+        raise SwitchboardError(
+            "the address of MLflow holds a user or a password, and addresses end up in logs",
+            "take it out of the address, and set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD",
+        )
     if urllib.parse.urlsplit(uri).scheme not in ("http", "https"):
         raise SwitchboardError(
             f"the address of MLflow must begin with http:// or https://, not {uri!r}",
@@ -106,13 +125,20 @@ class Registry:
     def __init__(self, uri: str, *, timeout_s: float = CALL_TIMEOUT_S) -> None:
         self.uri = uri
         self._timeout_s = timeout_s
-        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirection)
 
     def healthy(self) -> bool:
         try:
             return self._read(f"{self.uri}/health", 1024, time.monotonic() + self._timeout_s) == b"OK"
         except RegistryError:
             return False
+
+    def user(self) -> str | None:
+        """Who this client is, as the server has made sure; None where it asks nobody for a password."""
+        try:
+            return str(self._get("users/current", {})["user"]["username"])
+        except NotFound:
+            return None
 
     def version_of_alias(self, name: str, alias: str) -> Version:
         found = self._get("registered-models/alias", {"name": name, "alias": alias})
@@ -180,7 +206,11 @@ class Registry:
         return found
 
     def _read(self, url: str, max_bytes: int, deadline: float) -> bytes:
-        request = urllib.request.Request(url, headers=_headers(os.environ))  # noqa: S310 - scheme is checked
+        return self._exchange(urllib.request.Request(url), max_bytes, deadline)  # noqa: S310 - scheme is checked
+
+    def _exchange(self, request: urllib.request.Request, max_bytes: int, deadline: float) -> bytes:
+        for name, value in _headers(os.environ).items():
+            request.add_header(name, value)
         try:
             remaining_s = max(0.05, min(self._timeout_s, deadline - time.monotonic()))
             with self._opener.open(request, timeout=remaining_s) as response:
@@ -211,12 +241,39 @@ def _body(response: Any, max_bytes: int, deadline: float) -> bytes:
     return b"".join(chunks)
 
 
+class _NoRedirection(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, *_: Any) -> None:
+        return None
+
+
+def denied(status: int, uri: str, message: str, who: Login | None) -> Denied:
+    """What a 401 or 403 of the registry means for the user that `who` is, and what to do."""
+    if status == 403:
+        name = who.user if who is not None else "nobody"
+        return Forbidden(
+            f"MLflow refused ({name}): {message}",
+            "who may do what: infra/README.md",
+        )
+    if who is None:
+        return Denied(
+            f"MLflow at {uri} asks who you are, and no user is known here",
+            'set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, for example by eval "$(switchboard env)"',
+        )
+    return Denied(
+        f"MLflow at {uri} doesn't know the user {who.user}, or not by this password",
+        f"`switchboard infra credentials {who.user}` has the right one, if there is such a user",
+    )
+
+
 def _failure(error: urllib.error.HTTPError) -> RegistryError:
     try:
         content = json.loads(error.read(65536))
         code, message = str(content.get("error_code")), str(content.get("message"))
     except (ValueError, AttributeError, OSError, http.client.HTTPException):
         code, message = "", f"HTTP {error.code}"
+    if error.code in (401, 403):
+        parts = urllib.parse.urlsplit(error.url)
+        return denied(error.code, f"{parts.scheme}://{parts.netloc}", message, login(os.environ))
     # MLflow answers some missing things with 400 INVALID_PARAMETER_VALUE (an alias that isn't there).
     if (
         code == "RESOURCE_DOES_NOT_EXIST"
@@ -234,8 +291,8 @@ def _headers(environ: Mapping[str, str]) -> dict[str, str]:
     headers = {"Accept": "*/*", "User-Agent": "switchboard"}
     if token := environ.get("MLFLOW_TRACKING_TOKEN"):
         headers["Authorization"] = f"Bearer {token}"
-    elif user := environ.get("MLFLOW_TRACKING_USERNAME"):
-        pair = f"{user}:{environ.get('MLFLOW_TRACKING_PASSWORD', '')}"
+    elif (who := login(environ)) is not None:
+        pair = f"{who.user}:{who.password}"
         headers["Authorization"] = f"Basic {base64.b64encode(pair.encode()).decode()}"
     return headers
 

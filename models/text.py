@@ -1,13 +1,15 @@
 """Text as the models see it: one normal form, shared by training and serving.
 
-Pure Python without dependencies, so that a copy of this file travels with the registered model. Nothing here keeps or
-logs a text.
+Pure Python without dependencies, so that a copy of this file and of its table (`models/traditional.py`) travels with
+the registered model. Nothing here keeps or logs a text.
 """
 
 from __future__ import annotations
 
 import re
 import unicodedata
+
+from models.traditional import PAIRS
 
 MAX_CHARS = 2000
 """Longer texts are cut: the wish of a customer is in the beginning, and time for a prediction stays bounded."""
@@ -16,13 +18,16 @@ _SPACES = re.compile(r"\s+")
 _REPEATS = re.compile(r"(\D)\1{3,}")
 _NUMBERS = re.compile(r"\d+(?:[.,:]\d+)*")
 _QUOTES = str.maketrans({"‘": "'", "’": "'", "`": "'", "“": '"', "”": '"', "。": ".", "、": ","})
+_FOLDED = _QUOTES | str.maketrans(PAIRS[::2], PAIRS[1::2])
+"""One table, so that traditional characters cost no pass of their own."""
 _CJK = re.compile(r"[㐀-䶿一-鿿]")
 # Zero-width and direction marks, soft hyphens, control characters: seen in pasted texts, never meant.
 _INVISIBLE = ("Cf", "Cc", "Cs", "Co", "Cn")
 
 
 def normalise(text: str) -> str:
-    """NFKC, lower case, plain quotes, single spaces, numbers as `0`, at most three repeats of a character.
+    """NFKC, lower case, simplified characters, plain quotes, single spaces, numbers as `0`, at most three repeats of a
+    character.
 
     Idempotent: `normalise(normalise(text)) == normalise(text)`.
     """
@@ -37,7 +42,7 @@ def normalise(text: str) -> str:
 
 
 def _plain(text: str) -> str:
-    text = unicodedata.normalize("NFKC", text).lower().translate(_QUOTES)
+    text = unicodedata.normalize("NFKC", text).lower().translate(_FOLDED)
     text = "".join(
         " " if char.isspace() else char
         for char in text

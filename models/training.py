@@ -10,7 +10,7 @@ import csv
 import hashlib
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -61,16 +61,23 @@ class Trained:
     texts: int
     features: int
     seconds: float
+    learnt: tuple[Example, ...] = field(repr=False)
+    """What the shipped weights were fitted on, in order, bent copies included."""
 
 
 def load_corpus(params: Params, directory: Path = corpus.DATA) -> Data:
-    """Switchboard's own: tests are `templates` (held out), `handwritten` and `fresh` (by another hand)."""
+    """Switchboard's own: tests are `templates` (held out), `handwritten`, `fresh` and `groups` (by other hands)."""
     found = corpus.load(directory, per_template=params.per_template, seed=params.seed)
     return Data(
         "corpus",
         found.train,
         found.validation,
-        {"templates": found.test, "handwritten": found.handwritten, "fresh": found.fresh},
+        {
+            "templates": found.test,
+            "handwritten": found.handwritten,
+            "fresh": found.fresh,
+            "groups": found.groups,
+        },
         found.sha256,
     )
 
@@ -118,13 +125,11 @@ def train(data: Data, params: Params) -> Trained:
     started = time.monotonic()
     bend = params.augment and data.name == "corpus"
 
-    def fit(examples: Sequence[Example]) -> tuple[LinearModel, tuple[str, ...]]:
-        used = corpus.augment(examples, seed=params.seed) if bend else examples
-        texts, intents = [example.text for example in used], [example.intent for example in used]
-        return LinearModel.fit(texts, intents, c=params.c, seed=params.seed)
+    def bent(examples: Sequence[Example], seed: int) -> list[Example]:
+        return corpus.augment(examples, seed=seed) if bend else list(examples)
 
-    first, labels = fit(data.train)
-    judged = corpus.augment(data.validation, seed=params.seed + 1) if bend else list(data.validation)
+    first, labels = fit(bent(data.train, params.seed), params)
+    judged = bent(data.validation, params.seed + 1)
     scores = first.scores([example.text for example in judged])
     truth = [example.intent for example in judged]
     temperature = fit_temperature(scores, [labels.index(intent) for intent in truth])
@@ -132,10 +137,17 @@ def train(data: Data, params: Params) -> Trained:
     best = [(labels[row.argmax()], float(row.max())) for row in probabilities]
     threshold = choose_threshold(best, truth, params.target_accuracy)
 
-    last, labels = fit((*data.train, *data.validation))
+    learnt = tuple(bent((*data.train, *data.validation), params.seed))
+    last, labels = fit(learnt, params)
     classifier = IntentClassifier(last, Settings(labels, temperature, threshold))
     texts = len(data.train) + len(data.validation)
-    return Trained(classifier, params, data, texts, last.features, time.monotonic() - started)
+    return Trained(classifier, params, data, texts, last.features, time.monotonic() - started, learnt)
+
+
+def fit(learnt: Sequence[Example], params: Params) -> tuple[LinearModel, tuple[str, ...]]:
+    """Features and weights of exactly these texts, and the labels; the same texts in the same order give the same."""
+    texts, intents = [example.text for example in learnt], [example.intent for example in learnt]
+    return LinearModel.fit(texts, intents, c=params.c, seed=params.seed)
 
 
 def fit_temperature(scores: np.ndarray, truth: Sequence[int]) -> float:

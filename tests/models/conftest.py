@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -74,6 +75,13 @@ def link(mlflow_server: str) -> Iterator[Cuttable]:
     cuttable = Cuttable(mlflow_server)
     yield cuttable
     cuttable.close()
+
+
+def age(path: Path, by_s: float) -> None:
+    """Make a folder and its files older."""
+    for one in (*path.iterdir(), path):
+        then_s = one.stat().st_mtime - by_s
+        os.utime(one, (then_s, then_s))
 
 
 @pytest.fixture(autouse=True)

@@ -84,10 +84,53 @@ def test_what_is_known_does_not_depend_on_the_fresh_file(loaded: corpus.Corpus, 
     assert other.sha256 != loaded.sha256
 
 
+def test_groups_of_customers_are_enough_and_new(loaded: corpus.Corpus) -> None:
+    """At least five groups with fifty lines each, spread over all intents, and none of them in another file."""
+    written = corpus.customer_groups()
+    texts = {normalise(e.text) for e in written}
+    assert len(texts) == len(written)
+    others = {normalise(e.text) for e in (*corpus.handwritten(), *corpus.handwritten(name="fresh"))}
+    assert not texts & others
+    counts = Counter(e.customers for e in loaded.groups)
+    assert len(counts) >= 5 and min(counts.values()) >= 50
+    for customers in counts:
+        assert {e.intent for e in loaded.groups if e.customers == customers} == {*INTENTS, OUT_OF_SCOPE}
+
+
+def test_what_is_known_does_not_depend_on_the_groups(loaded: corpus.Corpus, directory: Path) -> None:
+    question = loaded.train[0]
+    (directory / "groups.yaml").write_text(
+        f"senior:\n  {question.intent}:\n    {question.language}: |\n      {question.text}\n      quite new\n"
+    )
+    other = corpus.load(directory)
+    assert other.known == loaded.known
+    assert [(e.text, e.customers) for e in other.groups] == [("quite new", "senior")]
+
+
+def test_every_data_file_has_an_origin_and_a_licence(directory: Path) -> None:
+    found = corpus.origins()
+    assert set(found.values()) == {"Apache-2.0"}
+    assert {"corpus/card_lost.yaml", "groups.yaml", "slots.yaml"} <= set(found)
+    (directory / "found_somewhere.yaml").write_text("a: b\n")
+    assert corpus.origins(directory) == found | {"found_somewhere.yaml": None}
+    (directory / "origin.yaml").unlink()
+    assert set(corpus.origins(directory).values()) == {None}
+    (directory / "origin.yaml").write_text("files: [corpus]\n")
+    with pytest.raises(SwitchboardError, match="pattern → origin, licence"):
+        corpus.origins(directory)
+
+
 def test_no_template_is_in_two_parts(loaded: corpus.Corpus) -> None:
     parts = [
         {e.group for e in part}
-        for part in (loaded.train, loaded.validation, loaded.test, loaded.handwritten, loaded.fresh)
+        for part in (
+            loaded.train,
+            loaded.validation,
+            loaded.test,
+            loaded.handwritten,
+            loaded.fresh,
+            loaded.groups,
+        )
     ]
     for i, one in enumerate(parts):
         for other in parts[i + 1 :]:
@@ -97,7 +140,7 @@ def test_no_template_is_in_two_parts(loaded: corpus.Corpus) -> None:
 def test_no_text_of_a_test_is_learnt(loaded: corpus.Corpus) -> None:
     known = {normalise(e.text) for e in corpus.augment(loaded.known)}
     plain = {normalise(e.text) for e in loaded.known}
-    unseen = [normalise(e.text) for e in (*loaded.test, *loaded.handwritten, *loaded.fresh)]
+    unseen = [normalise(e.text) for e in (*loaded.test, *loaded.handwritten, *loaded.fresh, *loaded.groups)]
     assert not plain & set(unseen)
     # What bending makes of a known text may by chance be a text of a test; that must stay a rarity.
     assert sum(text in known for text in unseen) <= len(unseen) * 0.005

@@ -15,7 +15,7 @@ from models.classifier import Prediction
 from models.loading import Reference, current_version, load, parse
 from models.registry import set_alias
 from models.rest import FILES_TAG
-from models.store import Store
+from models.store import Copy, Store
 from models.training import Trained
 from switchboard.errors import SwitchboardError
 from switchboard.paths import ROOT
@@ -230,7 +230,7 @@ def test_a_copy_tampered_with_its_manifest_is_downloaded_again(
     for path in folder.iterdir():
         path.unlink()
     folder.rmdir()
-    Store(tmp_path, model_name).put(made.version, made.run_id, files)
+    Store(tmp_path, model_name).put(Copy.of(model_name, made.version, made.run_id, files))
     again = load(uri, tmp_path, timeout_s=20, tracking_uri=mlflow_server)
     assert again.digest == good.digest
 
@@ -273,29 +273,6 @@ def test_a_version_of_somebody_else_is_refused(
     mlflow.MlflowClient().delete_model_version_tag(model_name, made.version, FILES_TAG)
     with pytest.raises(SwitchboardError, match="not registered by Switchboard"):
         load(f"models:/{model_name}/{made.version}", tmp_path, timeout_s=5, tracking_uri=mlflow_server)
-
-
-def test_several_replicas_with_one_folder(
-    mlflow_server: str, register: Register, model_name: str, tmp_path: Path
-) -> None:
-    register(alias="champion")
-    code = (
-        "import sys; from pathlib import Path; from models.loading import load;"
-        f"print(load('models:/{model_name}@champion', Path(sys.argv[1]), timeout_s=60).digest)"
-    )
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", code, str(tmp_path)],
-            cwd=ROOT,
-            env={**os.environ, "MLFLOW_TRACKING_URI": mlflow_server},
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for _ in range(3)
-    ]
-    digests = {process.communicate(timeout=120)[0].strip() for process in processes}
-    assert [process.returncode for process in processes] == [0, 0, 0]
-    assert len(digests) == 1 and "" not in digests
 
 
 def test_a_serving_process_does_without_mlflow(

@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from models import rest
-from models.rest import NotFound, Refused, Registry, Unreachable, Version
+from models.rest import Denied, NotFound, Refused, Registry, Unreachable, Version
 from switchboard.errors import SwitchboardError
 from tests.fixtures_mlflow import HOST
 
@@ -71,8 +71,10 @@ def reply(status: int, body: bytes, length: int | None = None) -> Answer:
         (404, b'{"error_code": "RESOURCE_DOES_NOT_EXIST", "message": "no such model"}', NotFound),
         (400, b'{"error_code": "INVALID_PARAMETER_VALUE", "message": "alias x not found"}', NotFound),
         (400, b'{"error_code": "INVALID_PARAMETER_VALUE", "message": "bad name"}', Refused),
-        (401, b"who are you", Refused),
-        (403, b"[]", Refused),
+        (401, b"who are you", Denied),
+        (403, b"[]", Denied),
+        (403, b'{"error_code": "PERMISSION_DENIED", "message": "alias x not found"}', Denied),
+        (302, b"", Refused),
     ],
 )
 def test_what_an_answer_means(hostile: Hostile, status: int, body: bytes, expected: type) -> None:
@@ -157,3 +159,64 @@ def test_the_address_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None
 )
 def test_a_version_of_somebody_else_has_no_files(tag: str) -> None:
     assert Version("m", "1", "", "READY", 0, tags={rest.FILES_TAG: tag}).files() == {}
+
+
+LOGIN = {"MLFLOW_TRACKING_USERNAME": "li", "MLFLOW_TRACKING_PASSWORD": "hunter2"}
+
+
+@pytest.mark.parametrize(
+    ("env", "status", "body", "says", "step"),
+    [
+        ({}, 401, b"", "asks who you are", "MLFLOW_TRACKING_USERNAME"),
+        (LOGIN, 401, b"hunter2", "doesn't know the user li", "switchboard infra credentials li"),
+        (
+            LOGIN,
+            403,
+            b'{"message": "only a release moves it"}',
+            "(li): only a release moves it",
+            "infra/README.md",
+        ),
+    ],
+)
+def test_who_is_refused_is_told_why_and_what_to_do(
+    hostile: Hostile,
+    monkeypatch: pytest.MonkeyPatch,
+    env: dict[str, str],
+    status: int,
+    body: bytes,
+    says: str,
+    step: str,
+) -> None:
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    hostile.answer = reply(status, body)
+    with pytest.raises(Denied) as caught:
+        Registry(hostile.url).models()
+    assert says in str(caught.value)
+    assert step in caught.value.next_step
+    assert "hunter2" not in f"{caught.value}{caught.value.next_step}"
+    assert len(hostile.seen) == 1, "it isn't asked again"
+
+
+def test_a_password_goes_nowhere_else(hostile: Hostile, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python's own client would follow a redirection, and take the password along."""
+    for name, value in LOGIN.items():
+        monkeypatch.setenv(name, value)
+
+    def elsewhere(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(307)
+        handler.send_header("Location", f"{hostile.url}/elsewhere")
+        handler.send_header("Content-Length", "0")
+        handler.end_headers()
+
+    hostile.answer = elsewhere
+    with pytest.raises(Refused):
+        Registry(hostile.url).models()
+    assert len(hostile.seen) == 1
+
+
+@pytest.mark.parametrize("uri", ["http://li:hunter2@mlflow:5000", "https://hunter2@mlflow"])
+def test_a_password_in_an_address_is_refused_and_not_repeated(uri: str) -> None:
+    with pytest.raises(SwitchboardError, match="holds a user or a password") as caught:
+        rest.tracking_uri(uri)
+    assert "hunter2" not in str(caught.value)

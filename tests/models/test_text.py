@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from models import corpus
 from models.text import MAX_CHARS, language, normalise
+from models.traditional import PAIRS
 
 
 @pytest.mark.parametrize(
@@ -23,10 +25,23 @@ from models.text import MAX_CHARS, language, normalise
         (" \u3000\n", "", "only spaces"),
         ("\ud800card", "card", "half a character"),
         ("ﬁne", "fine", "ligatures"),
+        ("請問轉帳什麼時候到賬？", "请问转账什么时候到账?", "traditional characters"),
+        ("对帐单", "对账单", "of two ways to write an account, one"),
+        ("臺灣裏的衞生", "台湾里的卫生", "as Taiwan and Hong Kong write them"),
+        ("像俱乐部、覆盖", "像俱乐部,覆盖", "what simplified texts have too stays"),
+        ("麽薴", "么苎", "the form of a form"),
     ],
 )
 def test_normal_form(raw: str, normal: str, why: str) -> None:
     assert normalise(raw) == normal, why
+
+
+def test_a_question_is_the_same_in_traditional_characters() -> None:
+    traditional = str.maketrans(PAIRS[1::2], PAIRS[::2])
+    chinese = [e.text for e in corpus.handwritten() if e.language == "zh"]
+    changed = [text for text in chinese if text != text.translate(traditional)]
+    assert len(changed) > len(chinese) * 0.9
+    assert [text for text in changed if normalise(text.translate(traditional)) != normalise(text)] == []
 
 
 @given(st.text())
