@@ -11,15 +11,11 @@ import typer
 
 from switchboard import questions
 from switchboard.errors import SwitchboardError
+from switchboard.printing import Output, OutputOption
 
 GATEWAY_VARIABLE = "SWITCHBOARD_GATEWAY_URL"
 
 app = typer.Typer(no_args_is_help=True, help="How it is served: ask the chat service a question.")
-
-
-class Output(StrEnum):
-    TEXT = "text"
-    JSON = "json"
 
 
 class Tongue(StrEnum):
@@ -42,7 +38,7 @@ def ask(
     language: Annotated[Tongue | None, typer.Option(help="Answer in this language.")] = None,
     session: Annotated[str | None, typer.Option(help="The customer's session; a new one by default.")] = None,
     timeout_s: Annotated[float, typer.Option("--timeout", help="Seconds to wait for the answer.")] = 10.0,
-    output: Annotated[Output, typer.Option(help="How to print the answer.")] = Output.TEXT,
+    output: OutputOption = Output.TEXT,
 ) -> None:
     """Ask a question and print the answer."""
     answer = ask_chat(

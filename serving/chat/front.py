@@ -27,6 +27,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 METHODS: Final[dict[str, tuple[str, ...]]] = {
     "/v1/chat": ("POST",),
+    "/answers": ("GET",),
     "/livez": ("GET", "HEAD"),
     "/readyz": ("GET", "HEAD"),
     "/metrics": ("GET", "HEAD"),

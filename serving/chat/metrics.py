@@ -16,19 +16,23 @@ BUCKETS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5,
 NO_INTENT: Final = "none"
 """The `intent` of a request that wasn't answered."""
 
+CUSTOMER: Final = "customer"
+SHADOW: Final = "shadow"
+"""The values of `traffic`: a customer waits for the answer, or a gateway compares replicas and nobody does."""
+
 
 class Metrics:
     def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
         self.requests = Counter(
             "switchboard_requests",
-            "Requests answered, by HTTP status and by what the customer wanted.",
-            ["code", "intent"],
+            "Requests answered, by HTTP status, by what the customer wanted, and by whether one waits for it.",
+            ["code", "intent", "traffic"],
             registry=registry,
         )
         self.seconds = Histogram(
             "switchboard_request_seconds",
-            "Time from a request's arrival to its answer, by HTTP status.",
-            ["code"],
+            "Time from a request's arrival to its answer, by HTTP status and by whether a customer waits for it.",
+            ["code", "traffic"],
             buckets=BUCKETS_S,
             registry=registry,
         )
@@ -41,6 +45,16 @@ class Metrics:
         self.replays = Counter(
             "switchboard_replays", "Turns that were answered from their first answer.", registry=registry
         )
+        self.fallbacks = Counter(
+            "switchboard_fallbacks",
+            "Answers that weren't the model's: what it said is no intent that has an answer.",
+            ["traffic"],
+            registry=registry,
+        )
+        # There from the first scrape on: a number that isn't there is no zero to who compares replicas.
+        for traffic in (CUSTOMER, SHADOW):
+            self.fallbacks.labels(traffic)
+            self.seconds.labels("200", traffic)
         self.model_info = Gauge(
             "switchboard_model_info",
             "1 for the model in use; source says whether the registry or the copy on disk was asked.",

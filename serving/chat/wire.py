@@ -27,6 +27,11 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 
 
+SHADOW_HOST: Final = "-shadow"
+"""How the host of a request ends that a gateway has sent for comparison. What customers send has the gateway's own name
+as its host, whatever they say."""
+
+
 class Refusal(Exception):
     """A request that is answered with `status` and a JSON error; `code` is for programs, `message` for people."""
 
@@ -145,6 +150,16 @@ def check_content_type(value: str | None) -> None:
         raise Refusal(415, "content_type", "send the header Content-Type: application/json (UTF-8)")
 
 
+def number(values: Sequence[str], name: str, default: int, *, low: int, high: int) -> int:
+    """A whole number of a query, or a `Refusal` that names it."""
+    if not values:
+        return default
+    text = values[0]
+    if len(values) > 1 or not (text.isascii() and text.isdigit() and len(text) < 19):
+        raise Refusal(400, "not_a_number", f"{name} must be one whole number")
+    return max(low, min(high, int(text)))
+
+
 def session_id(values: Sequence[str]) -> str:
     """The one value of `X-Session-Id`, or a `Refusal`: routing and idempotency need it."""
     if not values:
@@ -165,6 +180,11 @@ def idempotency_key(values: Sequence[str]) -> str | None:
             400, "idempotency_key_invalid", "Idempotency-Key must be 1 to 255 visible ASCII characters"
         )
     return values[0]
+
+
+def is_shadow(values: Sequence[str]) -> bool:
+    """Whether the values of `Host` are those of a request whose answer is thrown away."""
+    return len(values) == 1 and values[0].partition(":")[0].endswith(SHADOW_HOST)
 
 
 def request_id(values: Sequence[str]) -> str:

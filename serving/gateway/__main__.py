@@ -8,26 +8,18 @@ import logging
 import os
 import signal
 import sys
-from pathlib import Path
 
 from serving.gateway import agent
 from serving.gateway.settings import Settings
 from switchboard.errors import SwitchboardError
-from switchboard.kube import SERVICE_ACCOUNT, Credentials
-
-
-def _credentials() -> Credentials:
-    """The pod's; KUBECONFIG for an agent that runs outside of one."""
-    if kubeconfig := os.environ.get("KUBECONFIG"):
-        return Credentials.from_kubeconfig(Path(kubeconfig))
-    return Credentials.in_cluster(os.environ, SERVICE_ACCOUNT)
+from switchboard.kube import Credentials
 
 
 async def _run(settings: Settings) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    await agent.run(settings, _credentials(), stop)
+    await agent.run(settings, Credentials.of_process(os.environ), stop)
 
 
 def main() -> int:

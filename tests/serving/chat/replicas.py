@@ -6,8 +6,6 @@ import contextlib
 import http.client
 import json
 import os
-import random
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from switchboard.paths import ROOT
+from tests.conftest import reserve
 
 PORT = 8080
 START_S = 120.0
@@ -143,13 +142,12 @@ def replica(directory: Path, **env: str) -> Iterator[ReplicaProcess]:
 
 
 def _free_host() -> str:
-    for _ in range(100):
-        host = f"127.38.{random.randint(1, 250)}.{random.randint(1, 250)}"
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((host, PORT))
-            except OSError:
-                continue
-        return host
+    """An address that no other process has, nor takes while this one lives: a bound socket beside it says so.
+
+    Not from `random`, which every worker of a test run has seeded alike.
+    """
+    for number in range(os.getpid() * 64, os.getpid() * 64 + 240 * 250):
+        host = f"127.38.{number // 250 % 240 + 10}.{number % 250 + 1}"
+        if reserve(host):
+            return host
     raise RuntimeError("no free address")

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
+from starlette.applications import Starlette
 
 from models import loading
 from models.loading import LoadedModel, Prediction
@@ -30,14 +31,23 @@ def model(champion: Champion, tmp_path_factory: pytest.TempPathFactory) -> Loade
 
 
 @pytest.fixture
-def replica(model: LoadedModel) -> Replica:
-    found = Replica(lambda: model, Metrics(CollectorRegistry()), max_concurrency=2)
+def registry() -> CollectorRegistry:
+    return CollectorRegistry()
+
+
+@pytest.fixture
+def replica(model: LoadedModel, registry: CollectorRegistry) -> Replica:
+    found = Replica(lambda: model, Metrics(registry), max_concurrency=2)
     found.serving = Serving(model, Batcher(model.predict, in_thread=False))
     return found
 
 
 async def call(
-    replica: Replica, *chunks: bytes | None, path: str = "/v1/chat"
+    replica: Replica,
+    *chunks: bytes | None,
+    path: str = "/v1/chat",
+    method: str = "POST",
+    application: Starlette | None = None,
 ) -> tuple[int, dict[str, str], Any]:
     """One request whose body comes in `chunks`; None stands for a pause without end."""
     parts = iter(chunks)
@@ -54,11 +64,11 @@ async def call(
 
     headers = [(b"content-type", b"application/json"), (b"x-session-id", b"s")]
     scope = {
-        **{"type": "http", "method": "POST", "path": path, "raw_path": path.encode(), "query_string": b""},
+        **{"type": "http", "method": method, "path": path, "raw_path": path.encode(), "query_string": b""},
         **{"headers": headers, "root_path": "", "scheme": "http", "http_version": "1.1"},
     }
-    application = Front(ChatApp(replica, Answers.load(), Settings()).starlette(), replica)
-    await application(scope, receive, send)
+    inner = application or ChatApp(replica, Answers.load(), Settings()).starlette()
+    await Front(inner, replica)(scope, receive, send)
     start = sent[0]
     names = {name.decode(): value.decode() for name, value in start["headers"]}
     return start["status"], names, json.loads(b"".join(part["body"] for part in sent[1:]))
@@ -109,14 +119,20 @@ async def test_a_bug_is_a_500_that_tells_nothing(replica: Replica, caplog: pytes
     assert "lost my card" not in caplog.text + json.dumps(body)
 
 
-async def test_an_intent_without_an_answer_goes_to_a_person(replica: Replica) -> None:
+async def test_an_intent_without_an_answer_goes_to_a_person(
+    replica: Replica, registry: CollectorRegistry
+) -> None:
     def newer(texts: list[str]) -> list[Prediction]:
         return [Prediction("buy_crypto", 0.9) for _ in texts]
 
     assert replica.serving is not None
     replica.serving = Serving(replica.serving.model, Batcher(newer, in_thread=False))
-    status, _, body = await call(replica, QUESTION)
+    application = ChatApp(replica, Answers.load(), Settings()).starlette()
+    status, _, body = await call(replica, QUESTION, application=application)
     assert (status, body["intent"], body["handover"]) == (200, "handover", True)
+    assert registry.get_sample_value("switchboard_fallbacks_total", {"traffic": "customer"}) == 1
+    (row,) = (await call(replica, path="/answers", method="GET", application=application))[2]["answers"]
+    assert row[4:] == ["handover", True, False, "en"], "the hand-off is the replica's own"
 
 
 async def test_while_it_drains_it_answers_and_closes(replica: Replica) -> None:

@@ -6,7 +6,9 @@ import http.client
 import json
 import socket
 import threading
+import time
 import uuid
+from typing import Any
 
 import pytest
 
@@ -149,6 +151,7 @@ def test_a_body_far_too_long_is_refused_before_it_is_sent(chat: ReplicaProcess) 
         ("GET", "/v1/chat", 405, "method_not_allowed"),
         ("PUT", "/v1/chat", 405, "method_not_allowed"),
         ("POST", "/readyz", 405, "method_not_allowed"),
+        ("POST", "/answers", 405, "method_not_allowed"),
         ("GET", "/", 404, "not_found"),
         ("GET", "/docs.json", 404, "not_found"),
         ("GET", "/v1/chat/", 404, "not_found"),
@@ -208,19 +211,79 @@ def test_duplicates_at_once_get_one_answer(chat: ReplicaProcess) -> None:
 
 
 def test_requests_are_counted(chat: ReplicaProcess, champion: Champion) -> None:
-    refused = 'switchboard_requests_total{code="415",intent="none"}'
+    refused = 'switchboard_requests_total{code="415",intent="none",traffic="customer"}'
     before = chat.metric(refused)
     chat.call("/v1/chat", "POST", b"{}", {"X-Session-Id": "s"})
     assert chat.metric(refused) == before + 1
     chat.ask("I lost my card yesterday")
-    assert chat.metric('switchboard_requests_total{code="200",intent="card_lost"}') >= 1
-    assert chat.metric('switchboard_request_seconds_bucket{code="200",le="0.3"}') >= 1
+    assert chat.metric('switchboard_requests_total{code="200",intent="card_lost",traffic="customer"}') >= 1
+    assert chat.metric('switchboard_request_seconds_bucket{code="200",le="0.3",traffic="customer"}') >= 1
     info = f'switchboard_model_info{{model="{champion.name}",source="registry",version="{champion.version}"}}'
     assert chat.metric(info) == 1
     assert chat.metric("switchboard_max_concurrency") == 32
     assert chat.metric("switchboard_requests_in_flight") == 0
     assert chat.metric("switchboard_ready") == 1
     assert chat.metric("switchboard_model_load_seconds") > 0
+    assert chat.metric("process_resident_memory_bytes") > 50 * 2**20
+    assert chat.metric("process_cpu_seconds_total") > 0
+
+
+SHADOW = {"Host": "gateway-shadow"}
+
+
+def test_a_shadow_request_is_answered_and_leaves_nothing_behind(chat: ReplicaProcess) -> None:
+    name = 'switchboard_requests_total{{code="200",intent="card_lost",traffic="{0}"}}'
+    latency = 'switchboard_request_seconds_count{{code="200",traffic="{0}"}}'
+    series = [each.format(one) for one in ("customer", "shadow") for each in (name, latency)]
+    before = [chat.metric(one) for one in series]
+    key = {"Idempotency-Key": uuid.uuid4().hex}
+    shadow = chat.ask("I lost my card yesterday", headers=key | SHADOW)
+    assert shadow.status == 200
+    assert [chat.metric(one) for one in series] == [*before[:2], *(value + 1 for value in before[2:])]
+    # Neither is the turn known to a customer's request, nor a customer's turn to a shadow one.
+    customers = chat.ask("I lost my card yesterday", headers=key)
+    again = chat.ask("something else entirely", headers=key | SHADOW)
+    assert customers.status == again.status == 200
+    assert len({reply.json()["request_id"] for reply in (shadow, customers, again)}) == 3
+    assert customers.headers["x-answer-digest"] == shadow.headers["x-answer-digest"]
+
+
+def test_what_was_answered_last_is_told(chat: ReplicaProcess) -> None:
+    def told(query: str = "") -> dict[str, Any]:
+        reply = chat.call(f"/answers{query}")
+        assert reply.status == 200
+        found: dict[str, Any] = reply.json()
+        return found
+
+    started, last = told()["started"], told()["last"]
+    assert 0 < time.time() - started < 3600
+    names = [uuid.uuid4().hex for _ in range(3)]
+    digests = [
+        chat.ask("I lost my card yesterday", headers={"X-Request-Id": name, **host}).headers[
+            "x-answer-digest"
+        ]
+        for name, host in zip(names, ({}, SHADOW, {}), strict=True)
+    ]
+    assert chat.ask("", headers={"X-Request-Id": "refused"}).status == 400
+    found = told(f"?after={last}")
+    assert (found["started"], found["last"]) == (started, last + 3)
+    for number, (row, name, digest) in enumerate(
+        zip(found["answers"], names, digests, strict=True), last + 1
+    ):
+        assert row[0] == number
+        assert abs(row[1] - time.time()) < 60
+        assert row[2:] == [name, digest, "card_lost", False, name == names[1], "en"]
+    assert [row[0] for row in told(f"?after={last}&limit=1")["answers"]] == [last + 1]
+    assert told(f"?after={last + 3}")["answers"] == []
+
+
+@pytest.mark.parametrize(
+    "query", ["after=-1", "after=x", "limit=1.5", "after=1&after=2", "limit=" + "9" * 30]
+)
+def test_what_is_no_number_is_refused(chat: ReplicaProcess, query: str) -> None:
+    reply = chat.call(f"/answers?{query}")
+    assert (reply.status, reply.error) == (400, "not_a_number")
+    assert query.partition("=")[0] in reply.json()["error"]["message"]
 
 
 def test_unknown_paths_make_no_series(chat: ReplicaProcess) -> None:
@@ -228,7 +291,7 @@ def test_unknown_paths_make_no_series(chat: ReplicaProcess) -> None:
         chat.call(f"/{uuid.uuid4().hex}")
     series = chat.call("/metrics").body.decode()
     endpoints = {part.split('"')[1] for part in series.split("endpoint=")[1:]}
-    assert endpoints <= {"/v1/chat", "/livez", "/readyz"}
+    assert endpoints <= {"/v1/chat", "/answers", "/livez", "/readyz"}
 
 
 def test_what_customers_write_is_nowhere(chat: ReplicaProcess) -> None:
@@ -243,3 +306,4 @@ def test_what_customers_write_is_nowhere(chat: ReplicaProcess) -> None:
     assert all(marker.encode() not in reply.body and reply.status < 500 for reply in refused)
     assert marker not in chat.log
     assert marker not in chat.call("/metrics").body.decode()
+    assert marker not in chat.call("/answers?limit=2000").body.decode()

@@ -119,6 +119,30 @@ def test_any_headers_are_usable_or_refused(values: list[str]) -> None:
     assert 0 < len(made) <= 128
 
 
+@pytest.mark.parametrize(
+    ("hosts", "shadow"),
+    [
+        (["gateway-shadow"], True),
+        (["gateway-shadow:8080"], True),
+        (["gateway"], False),
+        (["shadow"], False),
+        (["gateway-shadow.example"], False),
+        (["a-shadow", "b-shadow"], False),
+        ([], False),
+    ],
+)
+def test_shadow_hosts(hosts: list[str], shadow: bool) -> None:
+    assert wire.is_shadow(hosts) is shadow
+
+
+@given(st.lists(st.text(max_size=30), max_size=2))
+def test_any_number_is_in_its_bounds_or_refused(values: list[str]) -> None:
+    try:
+        assert 1 <= wire.number(values, "limit", 7, low=1, high=9) <= 9
+    except Refusal as refusal:
+        assert refusal.status == 400
+
+
 def test_the_answer_digest_is_of_what_the_customer_sees() -> None:
     answer = ChatAnswer(
         intent="greeting",

@@ -9,24 +9,31 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
+import yaml
 
 from infra.local.toolchain import locate
 from switchboard import envoy, labels
-from switchboard.kube import PODS, Credentials, Kube
+from switchboard.kinds import MODEL_RELEASES, MODEL_SERVERS, PODS, SERVICE_ACCOUNTS, Kind
+from switchboard.kube import Credentials, Kube
 from switchboard.paths import ROOT
 from tests import pods
-from tests.conftest import ControlPlane
+from tests.conftest import ControlPlane, free_subnets
+from tests.definitions import define_model_releases, define_model_servers
 from tests.pods import until
 
 PORT = 8080
 BACKEND = Path(__file__).with_name("backend.py")
+
+
+ROLES = Kind("rbac.authorization.k8s.io/v1", "roles", "Role")
+ROLE_BINDINGS = Kind("rbac.authorization.k8s.io/v1", "rolebindings", "RoleBinding")
 
 
 @dataclass
@@ -61,6 +68,14 @@ class Backend:
         ):
             assert answer.status == 200
 
+    async def seen(self) -> list[tuple[str, str]]:
+        """The host and the id of each request that came."""
+        async with (
+            aiohttp.ClientSession() as session,
+            session.get(f"http://{self.ip}:{PORT}/seen") as answer,
+        ):
+            return [(host, request_id) for host, request_id in await answer.json()]
+
     def kill(self) -> None:
         self.process.kill()
         self.process.wait()
@@ -81,6 +96,7 @@ class World:
     agent: subprocess.Popen[bytes] | None = None
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
     _next: int = 10
+    _defined: bool = False
 
     @property
     def ip(self) -> str:
@@ -144,7 +160,13 @@ class World:
             return 0
 
     async def backend(
-        self, name: str, *, ready: bool = True, tier: str = "core", region: str | None = None
+        self,
+        name: str,
+        *,
+        ready: bool = True,
+        tier: str = "core",
+        region: str | None = None,
+        fleet: str = "chat",
     ) -> Backend:
         """A model server's process and its pod."""
         ip = f"{self.subnet}.{self._next}"
@@ -159,7 +181,7 @@ class World:
             self.space,
             name,
             ip=ip,
-            labels={labels.MODEL_SERVER: "chat", labels.TIER: tier, **extra},
+            labels={labels.MODEL_SERVER: fleet, labels.TIER: tier, **extra},
             ports={"http": PORT},
             ready=ready,
         )
@@ -169,6 +191,103 @@ class World:
         made = await asyncio.gather(*(self.backend(name, **options) for name in names))
         await self.used({one.ip for one in made})
         return list(made)
+
+    async def model_server(self, **values: Any) -> None:
+        """A ModelServer `chat` that may have no replica; values at dotted places of its spec."""
+        await define_model_servers(self.kube)
+        spec: dict[str, Any] = {
+            "model": {"name": "chat-intent", "alias": "champion"},
+            "image": "switchboard.dev/switchboard:0.1.0",
+            "dataRegions": ["cn-shenzhen"],
+            "scaling": {"minReplicas": 0, "maxReplicas": 10},
+        }
+        for place, value in values.items():
+            outer, _, inner = place.partition("__")
+            spec[outer] = {**spec.get(outer, {}), inner: value} if inner else value
+        meta = {"name": "chat", "namespace": self.space}
+        await self.kube.apply(MODEL_SERVERS, {"metadata": meta, "spec": spec}, field_manager="test")
+
+    async def stats(self, *names: str) -> dict[str, int]:
+        async with envoy.Admin(self.directory / "admin.sock") as admin:
+            found = await admin.stats(*names)
+        return {name: int(found.get(name, "0")) for name in names}
+
+    async def waiting(self, count: int) -> None:
+        """Wait until so many requests are with the agent."""
+        name = "cluster.chat@activator.upstream_rq_active"
+
+        async def so_many() -> bool:
+            return (await self.stats(name))[name] == count
+
+        await until(so_many, what=f"{count} requests that wait")
+
+    async def at_work(self, count: int) -> None:
+        """Wait until replicas are at work on so many requests."""
+        name = "cluster.chat.upstream_rq_active"
+
+        async def so_many() -> bool:
+            return (await self.stats(name))[name] == count
+
+        await until(so_many, what=f"{count} requests at work")
+
+    async def session_of(self, backend: Backend) -> str:
+        """A session that stays with that one."""
+        for i in range(1000):
+            if (await self.ask(f"session-{i}"))[1]["from"] == backend.ip:
+                return f"session-{i}"
+        raise AssertionError(f"{backend.ip} gets no session")
+
+    async def holding(self, holds: bool = True) -> None:
+        """Wait until requests would be held, or no longer."""
+        await self.routed(lambda table: ("chat@activator" in table) == holds)
+
+    async def routed(self, condition: Callable[[str], bool]) -> None:
+        """Wait until Envoy has a route table, as text, that is so."""
+        file = self.directory / "routes.json"
+        await until(lambda: condition(file.read_text()), what="such routes")
+        async with envoy.Admin(self.directory / "admin.sock") as admin:
+            version = {"http.gateway.rds.gateway.version_text": json.loads(file.read_text())["version_info"]}
+            assert await admin.taken(version, timeout_s=10)
+
+    async def release(self, *, wait: bool = True, phase: str = "Canary", **shares: int) -> None:
+        """A release of `chat` with so much `weight` and `mirror`; waits until Envoy knows of the weight."""
+        if not self._defined:
+            await define_model_releases(self.kube)
+            meta, spec = {"name": "r", "namespace": self.space}, {"server": "chat", "version": 2}
+            await self.kube.apply(MODEL_RELEASES, {"metadata": meta, "spec": spec}, field_manager="test")
+            self._defined = True
+        status = {"service": "chat", "phase": phase, "weight": 0, "mirror": 0, **shares}
+        await self.kube.patch(MODEL_RELEASES, "r", {"status": status}, self.space, subresource="status")
+        if wait:
+            await self.weighs(shares.get("weight", 0))
+
+    async def weighs(self, weight: int) -> None:
+        """Wait until the candidate gets so many percent."""
+        await self.routed(lambda table: weight_of(table) == weight)
+
+    async def only_pods(self) -> Path:
+        """A kubeconfig that may see pods, and nothing else."""
+        rules = [{"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch"]}]
+        meta = {"name": "only-pods", "namespace": self.space}
+        await self.kube.create(SERVICE_ACCOUNTS, {"metadata": meta})
+        await self.kube.create(ROLES, {"metadata": meta, "rules": rules})
+        subject = {"kind": "ServiceAccount", "name": "only-pods", "namespace": self.space}
+        role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "only-pods"}
+        await self.kube.create(ROLE_BINDINGS, {"metadata": meta, "roleRef": role, "subjects": [subject]})
+        token = await self.kube.create(
+            SERVICE_ACCOUNTS, {"spec": {}}, self.space, name="only-pods", subresource="token"
+        )
+        config = yaml.safe_load(self.kubeconfig.read_text())
+        config["users"][0]["user"] = {"token": token["status"]["token"]}
+        path = self.directory / "only-pods"
+        path.write_text(yaml.safe_dump(config))
+        return path
+
+    async def mark(self, name: str) -> None:
+        """As the operator does with a pod that is to go."""
+        await self.kube.patch(
+            PODS, name, {"metadata": {"annotations": {labels.DRAINING: "2026-01-01T00:00:00Z"}}}, self.space
+        )
 
     async def remove(self, name: str, backend: Backend) -> None:
         """As Kubernetes does it: the pod is terminating, its process is told to stop, then the pod is gone."""
@@ -230,11 +349,64 @@ class World:
                 stop.set()
 
 
+def weight_of(table: str) -> int:
+    """The candidate's in a route table."""
+    for route in json.loads(table)["resources"][0]["virtual_hosts"][0]["routes"]:
+        for part in route.get("route", {}).get("weighted_clusters", {}).get("clusters", ()):
+            if part["name"] == "chat_candidate":
+                return int(part["weight"])
+    return 0
+
+
+class Relay:
+    """TCP from `ip:port` on to `ip:target`, that can be cut with all its connections."""
+
+    def __init__(self, ip: str, target: int, port: int) -> None:
+        self._ip, self._target, self._port = ip, target, port
+        self._server: asyncio.Server | None = None
+        self._writers: set[asyncio.StreamWriter] = set()
+
+    async def open(self) -> None:
+        self._server = await asyncio.start_server(self._serve, self._ip, self._port)
+
+    async def cut(self) -> None:
+        if self._server is not None:
+            self._server.close()
+        for writer in self._writers:
+            writer.transport.abort()
+        self._writers.clear()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        far_reader, far_writer = await asyncio.open_connection(self._ip, self._target)
+        self._writers |= {writer, far_writer}
+
+        async def copy(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+            try:
+                while data := await source.read(65536):
+                    sink.write(data)
+                    await sink.drain()
+            except ConnectionError:
+                pass
+            finally:
+                sink.close()
+
+        await asyncio.gather(copy(reader, far_writer), copy(far_reader, writer))
+
+
+def relay_to(control_plane: ControlPlane, directory: Path) -> tuple[Relay, Path]:
+    """A relay to the API server, not open yet, and the kubeconfig that goes by it."""
+    api, port = str(control_plane.layout.control_plane_ip), 16443
+    config = yaml.safe_load(control_plane.kubeconfig.read_text())
+    config["clusters"][0]["cluster"]["server"] = f"https://{api}:{port}"
+    kubeconfig = directory / "kubeconfig"
+    kubeconfig.write_text(yaml.safe_dump(config))
+    return Relay(api, 6443, port), kubeconfig
+
+
 @pytest.fixture(scope="session")
-def subnets() -> list[str]:
-    """Loopback networks for one gateway and its backends each."""
-    start = os.getpid() % 200
-    return [f"127.35.{(start + i) % 250 + 1}" for i in range(40)]
+def subnets() -> Iterator[str]:
+    """Loopback networks for one gateway and its backends each, of nobody else's on the machine."""
+    return free_subnets("127.35")
 
 
 @pytest.fixture
@@ -244,14 +416,14 @@ def gateway_environ() -> dict[str, str]:
 
 @pytest.fixture
 async def world(
-    control_plane: ControlPlane, tmp_path: Path, subnets: list[str], gateway_environ: dict[str, str]
+    control_plane: ControlPlane, tmp_path: Path, subnets: Iterator[str], gateway_environ: dict[str, str]
 ) -> AsyncIterator[World]:
     async with (
         Kube(Credentials.from_kubeconfig(control_plane.kubeconfig)) as kube,
         aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=20)) as session,
     ):
         space = await pods.namespace(kube, f"gateway-{os.urandom(4).hex()}")
-        subnet = subnets.pop()
+        subnet = next(subnets)
         environ = {
             "POD_IP": f"{subnet}.2",
             "POD_NAME": "gateway-0",

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from infra.local.toolchain import locate
-from serving.gateway import agent, config
+from serving.gateway import agent, config, routes
 from serving.gateway.fleets import Fleet, fleets
+from serving.gateway.model_servers import Server
 from serving.gateway.settings import Settings
 from switchboard import labels
 from switchboard.envoy import Endpoint
@@ -27,12 +28,15 @@ def pod(
     region: str | None = None,
     ready: bool = True,
     terminating: bool = False,
+    draining: bool = False,
     port: str = "http",
 ) -> Object:
     marks = {labels.MODEL_SERVER: server, labels.TIER: tier, labels.REGION: region}
     meta: Object = {"name": ip, "namespace": "n", "labels": {k: v for k, v in marks.items() if v}}
     if terminating:
         meta["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    if draining:
+        meta["annotations"] = {labels.DRAINING: "2026-01-01T00:00:00Z"}
     return {
         "metadata": meta,
         "spec": {"containers": [{"name": "c", "ports": [{"name": port, "containerPort": 8080}]}]},
@@ -67,6 +71,30 @@ OWN, FOREIGN = {"tier": "edge", "region": "bj"}, {"tier": "edge", "region": "hk"
         pytest.param("core", [pod("1", server=None)], [], id="no model server"),
         pytest.param("core", [pod("1", ready=False)], [Fleet("chat")], id="not ready: known, no endpoint"),
         pytest.param("core", [pod("1", terminating=True)], [Fleet("chat")], id="terminating leaves at once"),
+        pytest.param(
+            "core",
+            [pod("1"), pod("2", draining=True)],
+            [Fleet("chat", ends("1"))],
+            id="one that is to go leaves",
+        ),
+        pytest.param(
+            "core",
+            [pod("1", draining=True), pod("2", draining=True), pod("3", ready=False)],
+            [Fleet("chat", ends("1", "2"))],
+            id="but not all of them",
+        ),
+        pytest.param(
+            "edge",
+            [pod("1", draining=True), pod("2", **OWN), pod("3", draining=True, **OWN)],
+            [Fleet("chat", ends("1"), ends("2"))],
+            id="each place for itself",
+        ),
+        pytest.param(
+            "core",
+            [pod("1"), pod("2", draining=True, server="voice")],
+            [Fleet("chat", ends("1")), Fleet("voice", ends("2"))],
+            id="each server for itself",
+        ),
         pytest.param("core", [pod("1", port="grpc")], [Fleet("chat")], id="no port named http"),
         pytest.param(
             "core",
@@ -78,6 +106,40 @@ OWN, FOREIGN = {"tier": "edge", "region": "bj"}, {"tier": "edge", "region": "hk"
 )
 def test_fleets(tier: Literal["core", "edge"], pods: list[Object], expected: list[Fleet]) -> None:
     assert list(fleets(pods, tier=tier, region="bj", known=())) == expected
+
+
+CORE = Server("chat", concurrency=8, from_zero=True)
+EDGE = Server("chat", "edge", "bj", concurrency=2)
+
+
+@pytest.mark.parametrize(
+    ("tier", "pods", "servers", "held", "slots"),
+    [
+        pytest.param("core", [], [CORE], True, 0, id="none yet"),
+        pytest.param("core", [pod("1", ready=False)], [CORE], True, 0, id="none ready"),
+        pytest.param("core", [pod("1"), pod("2")], [CORE], False, 16, id="two"),
+        pytest.param("core", [pod("1", draining=True)], [CORE], False, 8, id="the last one is to go"),
+        pytest.param("core", [pod("1", ready=False)], [], False, 0, id="unknown"),
+        pytest.param("core", [pod("1")], [], False, 32, id="unknown, with a replica"),
+        pytest.param("core", [], [Server("chat")], False, 0, id="keeps one, which is away"),
+        pytest.param("core", [], [CORE, Server("chat", concurrency=4)], True, 0, id="one of two"),
+        pytest.param("core", [pod("1", **OWN)], [CORE], True, 0, id="an edge's is no use"),
+        pytest.param("edge", [], [CORE, EDGE], True, 0, id="an edge without any"),
+        pytest.param("edge", [pod("1", **OWN)], [CORE, EDGE], False, 2, id="an edge with its own"),
+        pytest.param("edge", [pod("1"), pod("2", **OWN)], [CORE, EDGE], False, 8, id="an edge with both"),
+        pytest.param("edge", [], [EDGE], False, 0, id="an edge's that keeps one"),
+    ],
+)
+def test_who_is_waited_for(
+    tier: Literal["core", "edge"], pods: list[Object], servers: list[Server], held: bool, slots: int
+) -> None:
+    (fleet,) = fleets(pods, tier=tier, region="bj", known=(), servers=servers)
+    assert (fleet.held, fleet.slots) == (held, slots)
+
+
+def test_of_others_nothing_is_known() -> None:
+    assert fleets([], tier="core", region="", known=(), servers=[EDGE]) == ()
+    assert fleets([], tier="edge", region="hk", known=(), servers=[EDGE]) == ()
 
 
 def test_a_server_once_known_stays() -> None:
@@ -105,6 +167,9 @@ ENVIRON = {
         ({"POD_IP": ""}, "POD_IP"),
         ({"GATEWAY_TIER": "middle"}, "GATEWAY_TIER"),
         ({"GATEWAY_REGION": ""}, "GATEWAY_REGION"),
+        ({"HOLD_S": "0"}, "HOLD_S"),
+        ({"HOLD_S": "nan"}, "HOLD_S"),
+        ({"HOLD_REQUESTS": "many"}, "HOLD_REQUESTS"),
     ],
 )
 def test_a_wrong_environment_is_named(change: dict[str, str], named: str) -> None:
@@ -141,21 +206,27 @@ def test_init_keeps_what_an_earlier_run_knew(tmp_path: Path) -> None:
 
 
 def test_routes_lead_to_clusters_that_are_there(tmp_path: Path) -> None:
-    both = (Fleet("chat", ends("1"), ends("2")), Fleet("chat-2", ends("1")))
+    both = (Fleet("chat", ends("1"), ends("2")), Fleet("chat-2", ends("1")), Fleet("rare", from_zero=True))
     clusters = {one["name"]: one for one in config.clusters(both, settings(tmp_path))["resources"]}
-    (table,) = config.routes(both)["resources"][0]["virtual_hosts"]
+    (table,) = routes.routes(both, settings(tmp_path))["resources"][0]["virtual_hosts"]
     used = {one["route"]["cluster"] for one in table["routes"] if "route" in one}
     assert used <= clusters.keys()
+    assert used == {"chat", "chat-2", "rare@activator"}
+    (table,) = routes.released(both)["resources"][0]["virtual_hosts"]
+    assert [one["route"]["cluster"] for one in table["routes"][:-1]] == ["chat", "chat-2", "rare"], "no loop"
     joined = clusters["chat"]["cluster_type"]["typed_config"]["clusters"]
     assert joined == ["chat@core", "chat@edge"]
     files = {name for fleet in both for name in config.endpoints(fleet)}
-    assert files == clusters.keys() - {"chat"}
+    assert files == clusters.keys() - {"chat", "rare@activator"}
 
 
 def test_an_endpoint_that_comes_changes_its_own_file_only(tmp_path: Path) -> None:
     def files(*core: str) -> dict[str, Any]:
         now = (Fleet("chat", ends(*core)), Fleet("voice", ends("9")))
-        rest = {"clusters": config.clusters(now, settings(tmp_path)), "routes": config.routes(now)}
+        rest = {
+            "clusters": config.clusters(now, settings(tmp_path)),
+            "routes": routes.routes(now, settings(tmp_path)),
+        }
         return rest | {name: doc for fleet in now for name, doc in config.endpoints(fleet).items()}
 
     before, after = files("1"), files("1", "2")

@@ -6,17 +6,15 @@ import asyncio
 import json
 import signal
 import time
-from pathlib import Path
 
 import aiohttp
 import pytest
-import yaml
 
 from switchboard.kube import PODS
 from tests import pods
 from tests.conftest import ControlPlane
 from tests.pods import until
-from tests.serving.gateway.conftest import World
+from tests.serving.gateway.conftest import World, relay_to
 
 
 async def test_a_request_is_answered_and_joined_by_its_id(gateway: World) -> None:
@@ -205,12 +203,7 @@ async def test_envoy_is_killed_and_comes_back_with_what_was_known(gateway: World
 
 async def test_the_api_server_is_away(world: World, control_plane: ControlPlane) -> None:
     """Reached by a relay that is cut, and mended later."""
-    api = str(control_plane.layout.control_plane_ip)
-    relay = Relay(api, 6443, 16443)
-    config = yaml.safe_load(control_plane.kubeconfig.read_text())
-    config["clusters"][0]["cluster"]["server"] = f"https://{api}:16443"
-    kubeconfig = Path(world.directory / "kubeconfig")
-    kubeconfig.write_text(yaml.safe_dump(config))  # noqa: ASYNC240
+    relay, kubeconfig = relay_to(control_plane, world.directory)
     await relay.open()
     try:
         await world.init()
@@ -239,41 +232,6 @@ async def test_the_api_server_is_away(world: World, control_plane: ControlPlane)
         await world.used({two.ip, three.ip})
     finally:
         await relay.cut()
-
-
-class Relay:
-    """TCP from `ip:port` on to `ip:target`, that can be cut with all its connections."""
-
-    def __init__(self, ip: str, target: int, port: int) -> None:
-        self._ip, self._target, self._port = ip, target, port
-        self._server: asyncio.Server | None = None
-        self._writers: set[asyncio.StreamWriter] = set()
-
-    async def open(self) -> None:
-        self._server = await asyncio.start_server(self._serve, self._ip, self._port)
-
-    async def cut(self) -> None:
-        if self._server is not None:
-            self._server.close()
-        for writer in self._writers:
-            writer.transport.abort()
-        self._writers.clear()
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        far_reader, far_writer = await asyncio.open_connection(self._ip, self._target)
-        self._writers |= {writer, far_writer}
-
-        async def copy(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-            try:
-                while data := await source.read(65536):
-                    sink.write(data)
-                    await sink.drain()
-            except ConnectionError:
-                pass
-            finally:
-                sink.close()
-
-        await asyncio.gather(copy(reader, far_writer), copy(far_reader, writer))
 
 
 class TestEdge:
