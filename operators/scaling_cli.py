@@ -6,16 +6,15 @@ Exit codes: 0 done, 1 it couldn't be done (the message says why), 2 wrong usage.
 from __future__ import annotations
 
 import json
-import sys
 from datetime import UTC, datetime, timedelta
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from switchboard.api.scaling import Scaling
 from switchboard.errors import SwitchboardError
+from switchboard.printing import Output, OutputOption, show
 from switchboard.progress import Progress
 
 if TYPE_CHECKING:
@@ -27,15 +26,9 @@ if TYPE_CHECKING:
 app = typer.Typer(
     no_args_is_help=True, help="What keeps it sized: try scaling policies on traffic, recorded or made up."
 )
-REPORT = Path("scaling-report.html")
+COMPARISON, REPLAY = Path("scaling-comparison.html"), Path("scaling-replay.html")
 
 
-class Output(StrEnum):
-    TEXT = "text"
-    JSON = "json"
-
-
-OutputOption = Annotated[Output, typer.Option("--output", "-o", help="For people or for programs.")]
 PolicyHelp = "A YAML file with a policy, as `spec.scaling` of a ModelServer."
 Existing = {"exists": True, "dir_okay": False, "readable": True}
 
@@ -51,7 +44,10 @@ def simulate(
     start_s: Annotated[
         list[int] | None,
         typer.Option(
-            min=1, max=3600, help="Start times of a replica, seconds; repeatable. [5, 60, 180, 420]"
+            min=1,
+            max=3600,
+            show_default="5, 60, 180, 420",
+            help="Start times of a replica, seconds; repeatable.",
         ),
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, max=100, help="Runs of each, with other chance.")] = 5,
@@ -61,10 +57,12 @@ def simulate(
             **Existing, help="A CSV file with the columns time_s and requests_per_s, as one more scenario."
         ),
     ] = None,
-    policy: Annotated[Path | None, typer.Option(**Existing, help=f"{PolicyHelp} [its defaults]")] = None,
+    policy: Annotated[
+        Path | None, typer.Option(**Existing, show_default="its defaults", help=PolicyHelp)
+    ] = None,
     html: Annotated[
         Path, typer.Option(dir_okay=False, help="Where the page with tables and plots goes.")
-    ] = REPORT,
+    ] = COMPARISON,
     output: OutputOption = Output.TEXT,
 ) -> None:
     """Switchboard's policy beside Knative's, the HPA, KEDA and Ray Serve, on made-up traffic and real traces."""
@@ -87,7 +85,9 @@ def simulate(
     if output is Output.JSON:
         typer.echo(json.dumps(compare.as_json(cells), indent=1))
         return
-    _print(pages.table(cells))
+    show(pages.table(cells))
+    for meaning in pages.legend(cells):
+        typer.echo(meaning)
     if line := pages.ratios(cells):
         typer.echo(line)
     for found in pages.worse_on_both(cells):
@@ -107,17 +107,31 @@ def replay(
     from_prometheus: Annotated[
         str | None, typer.Option(metavar="URL", help="Where the traffic was recorded.")
     ] = None,
-    model_server: Annotated[str, typer.Option(help="Whose traffic, of Prometheus.")] = "chat",
-    query: Annotated[
-        str | None, typer.Option(help="Another PromQL query for requests/s (one series).")
+    model_server: Annotated[
+        str,
+        typer.Option(
+            metavar="SERVICE",
+            help="Whose traffic: a service, as in /v1/SERVICE. What its gateways counted, in means of 10 s.",
+        ),
+    ] = "chat",
+    region: Annotated[
+        str | None,
+        typer.Option(
+            show_default="the core", help="What went to the service's own replicas on this region's edge."
+        ),
     ] = None,
-    last: Annotated[str, typer.Option(help="How much of it: 90m, 24h, 7d.")] = "24h",
+    query: Annotated[
+        str | None,
+        typer.Option(help="Another PromQL query for requests/s (one series), in place of the gateways'."),
+    ] = None,
+    last: Annotated[str, typer.Option(help="How much of it: 90m, 24h, 7d.")] = "4h",
     end: Annotated[
         datetime | None,
-        typer.Option(formats=["%Y-%m-%dT%H:%M:%S", "%Y-%m-%d"], help="Up to then, UTC. [now]"),
+        typer.Option(formats=["%Y-%m-%dT%H:%M:%S", "%Y-%m-%d"], show_default="now", help="Up to then, UTC."),
     ] = None,
     against: Annotated[
-        Path | None, typer.Option(**Existing, help=f"{PolicyHelp} To compare with. [the defaults]")
+        Path | None,
+        typer.Option(**Existing, show_default="the defaults", help=f"{PolicyHelp} To compare with."),
     ] = None,
     replica_start_s: Annotated[
         float, typer.Option(min=0, max=3600, help="From a decision to a ready replica.")
@@ -125,10 +139,11 @@ def replay(
     capacity_rps: Annotated[float, typer.Option(min=0.01, help="Requests/s that a replica can take.")] = 40,
     service_s: Annotated[float, typer.Option(min=0.001, max=60, help="How long an answer takes.")] = 0.1,
     bound_s: Annotated[float, typer.Option(min=0.001, max=600, help="In time is within this.")] = 0.3,
-    html: Annotated[Path, typer.Option(dir_okay=False, help="Where the page with the plot goes.")] = REPORT,
+    html: Annotated[Path, typer.Option(dir_okay=False, help="Where the page with the plot goes.")] = REPLAY,
     output: OutputOption = Output.TEXT,
 ) -> None:
     """What another policy would have done with recorded traffic, beside the one that there is."""
+    from operators.signals.values import EDGE, Key
     from operators.simulator import recorded, scenarios
     from operators.simulator import report as pages
     from operators.simulator.plant import Replica
@@ -146,11 +161,13 @@ def replay(
             if trace is not None:
                 scenario = scenarios.from_trace(trace)
             else:
-                until = datetime.now(UTC) if end is None else end.replace(tzinfo=UTC)
-                asked = query or recorded.query_of(model_server)
-                scenario = recorded.from_prometheus(
-                    str(from_prometheus), asked, end=until, length=length(last)
-                )
+                url, until = str(from_prometheus), end or datetime.now(UTC)
+                span = recorded.Span.of(until.replace(tzinfo=UTC), length(last))
+                if query is not None:
+                    scenario = recorded.of_query(url, query, span)
+                else:
+                    key = Key(model_server) if region is None else Key(model_server, EDGE, region)
+                    scenario = recorded.of_service(url, key, span)
         with progress.step("replay it"):
             found = run_replay(scenario, replica, replica_start_s, policies["new"], before)
         with progress.step(f"write {html}"):
@@ -160,7 +177,9 @@ def replay(
 
         typer.echo(json.dumps(as_json(found.cells), indent=1))
         return
-    _print(pages.table(found.cells))
+    show(pages.table(found.cells))
+    for meaning in pages.legend(found.cells):
+        typer.echo(meaning)
 
 
 def read_policy(path: Path) -> Scaling:
@@ -222,10 +241,3 @@ def _write(path: Path, content: str) -> None:
         path.write_text(content, encoding="utf-8")
     except OSError as error:
         raise SwitchboardError(f"can't write {path}: {error.strerror}", "name another by --html") from None
-
-
-def _print(table: Any) -> None:
-    from rich.console import Console
-
-    console = Console(file=sys.stdout)
-    console.print(table)

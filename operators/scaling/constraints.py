@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import math
-from datetime import UTC, datetime, timedelta
-from zoneinfo import ZoneInfo
 
-from switchboard.api.scaling import Day, Pace, Scaling, Schedule
+from switchboard.api.scaling import Pace, Scaling, Schedule
 
 Timed = tuple[tuple[float, float], ...]
 
 LEAST_STABILIZATION_S, MOST_STABILIZATION_S = 60.0, 420.0
+
+MOST_REMEMBERED, EXACT_S = 32, 2.0
 
 RAISE_FROM = 0.3
 """A need may exceed the replicas by so much of one before another is added: less is noise."""
 
 
 def remember(highest: Timed, now: float, need: float, window_s: float) -> Timed:
-    """The window's needs that may yet be its highest: newer ones replace lower ones."""
+    """The window's needs that may yet be its highest: newer ones replace lower ones.
+
+    Of a long window at most `MOST_REMEMBERED` are kept: those of one part of it as the highest of them, at its end.
+    """
+    part_s = window_s / MOST_REMEMBERED
+    at = math.ceil(now / part_s) * part_s if part_s > EXACT_S else now
     kept = [one for one in highest if one[0] > now - window_s and one[1] > need]
-    return (*kept, (now, need))
+    return tuple(kept) if kept and kept[-1][0] == at else (*kept, (at, need))
 
 
 def stabilization_s(scaling: Scaling, start_s: float) -> float:
@@ -56,15 +61,5 @@ def paced(
 
 def scheduled(schedules: tuple[Schedule, ...], now: float) -> tuple[int, str]:
     """The largest minimum that a schedule asks for now (seconds since the epoch), and its name; 0 for none."""
-    asked = [(one.min_replicas, one.name) for one in schedules if _covers(one, now)]
+    asked = [(one.min_replicas, one.name) for one in schedules if one.covers(now)]
     return max(asked, default=(0, ""))
-
-
-def _covers(schedule: Schedule, now: float) -> bool:
-    local = datetime.fromtimestamp(now, UTC).astimezone(ZoneInfo(schedule.time_zone))
-    start, end = schedule.times
-    clock, days = local.time(), tuple(Day)
-    today, yesterday = days[local.weekday()], days[(local - timedelta(days=1)).weekday()]
-    if start < end:
-        return today in schedule.days and start <= clock < end
-    return (today in schedule.days and clock >= start) or (yesterday in schedule.days and clock < end)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from zlib import crc32
 
 import numpy as np
 
@@ -26,6 +27,14 @@ STEP_SIGMAS = 3.0
 MOST_FOR_DRAIN = 1.05
 """A backlog asks for at most so much more than the arrivals: what is started for it comes after many gave up."""
 
+SHORT_S = 120.0
+"""Where requests have waited for so long though all replicas serve, those take less than is said."""
+
+SIGNAL_GONE_S = 3600.0
+"""A signal that was known is missed for so long; until then nothing goes down without it."""
+
+PARTIAL = "not all gateways are in the view"
+
 TICKS_APART_S = 30.0
 """After a longer silence of the caller's clock, or a step back, what was remembered is no unbroken view."""
 
@@ -36,9 +45,25 @@ def replicas_for(rate: history.Rates, capacity: Capacity, utilization: float) ->
     return np.asarray(np.maximum(rate + burst, rate / utilization) / capacity.rps)
 
 
-def begin(now: float, known: history.History = history.EMPTY) -> State:
-    """The state of an operator that has just started; `known` is the history, where Prometheus has it."""
-    return State(at=now, since=now, busy_at=now, known_at=now, history=known, bucket=(_bucket(now), 0.0, 0))
+def begin(now: float, known: history.History = history.EMPTY, *, key: str = "") -> State:
+    """The state of an operator that has just started; `known` is the history, where Prometheus has it.
+
+    `key` (a server's name) says when in ten seconds its forecast is made, so that not all are made at once.
+    """
+    offset_s = crc32(key.encode()) % 1000 * history.BUCKET_S / 1000
+    return _begin(now, known, offset_s)
+
+
+def recall(scaling: Scaling, capacity: Capacity, state: State, known: history.History) -> State:
+    """With the history that is known by now, and the headroom that follows from it."""
+    return replace(state, history=known, headroom=_headroom(scaling, capacity.trusted(), known))
+
+
+def _begin(now: float, known: history.History, offset_s: float) -> State:
+    bucket = (_bucket(now, offset_s), 0.0, 0)
+    return State(
+        at=now, since=now, busy_at=now, known_at=now, history=known, bucket=bucket, offset_s=offset_s
+    )
 
 
 def decide(
@@ -48,16 +73,16 @@ def decide(
 
     In the modes `shadow` and `paused` the caller doesn't carry it out; in `paused` it says that nothing changes.
     """
-    seen = seen.trusted()
+    told, seen, capacity = seen, seen.trusted(), capacity.trusted()
     window_s = constraints.stabilization_s(scaling, capacity.start_s)
-    state = _observe(scaling, capacity, seen, _resume(state, now), now)
-    if seen.rate is None:
+    state = _observe(
+        scaling, capacity, seen, _resume(state, now), now, doubtful=seen is not told or seen.partial
+    )
+    raw = {} if seen.rate is None else _needs(scaling, capacity, seen, seen.rate, state, now)
+    if not raw:
         decision = _unknown(scaling, seen, state, now)
-        return decision, _remember(decision, state, now)
+        return decision, _remember(scaling, decision, state, now)
 
-    raw = _needs(scaling, capacity, seen, _arriving(seen, seen.rate))
-    if now - state.waited_at <= scaling.up_window_seconds:
-        raw.pop("in-flight", None)  # replicas that work off what waited are full, whatever arrives
     raw["headroom"] = state.headroom
     because: Reason = max(raw, key=lambda one: raw[one])
     needed = raw[because]
@@ -69,12 +94,42 @@ def decide(
     if wanted == seen.current and math.ceil(needed) < wanted:
         why = f"{kept:.1f} in the last {window_s:g} s, and steps of {scaling.tolerance:.0%} or less aren't taken"
         moves.append(Move("stabilization", math.ceil(needed), wanted, why))
-    if wanted < seen.current and now - state.since < window_s:
-        moves.append(Move("view", wanted, seen.current, f"known for {now - state.since:.0f} s only"))
+    if wanted < seen.current and (doubt := _uncertain(scaling, seen, state, window_s, now)):
+        moves.append(Move("view", wanted, seen.current, doubt))
         wanted = seen.current
     wanted = _constrain(scaling, seen, state, now, wanted, moves)
     decision = Decision(now, seen.current, wanted, because, raw, seen, tuple(moves))
-    return decision, _remember(decision, state, now)
+    return decision, _remember(scaling, decision, state, now)
+
+
+def _needs(
+    scaling: Scaling, capacity: Capacity, seen: Observation, rate: float, state: State, now: float
+) -> dict[Reason, float]:
+    """What each signal asks for, in replicas; nothing where no signal can be measured against a capacity."""
+    queued = seen.queued or 0.0
+    at_work = (
+        None if seen.in_service is None else seen.in_service / capacity.concurrency / scaling.utilization
+    )
+    if math.isinf(capacity.rps):
+        # What is at work counts alone. While something waits none can be spared, and twice of what serves is enough.
+        if at_work is None or math.isinf(capacity.concurrency):
+            return {}
+        needs: dict[Reason, float] = {"in-flight": at_work}
+        if queued:
+            waiting = at_work + queued / capacity.concurrency
+            needs["queue"] = max(1.0, min(waiting, 2.0 * seen.ready), seen.current)
+        return needs
+    rate = _arriving(seen, rate)
+    arrivals = max(rate + BURST_SIGMAS * math.sqrt(rate / capacity.wait_s), rate / scaling.utilization)
+    needs = {"rate": arrivals / capacity.rps}
+    if at_work is not None:
+        # Replicas that work off what waited are full, whatever arrives: they are needed, but no more for that.
+        backlog = now - state.waited_at <= scaling.up_window_seconds and now - state.short_since < SHORT_S
+        needs["in-flight"] = min(at_work, seen.current) if backlog else at_work
+    if queued:
+        draining = (rate + queued / scaling.drain_seconds) / capacity.rps
+        needs["queue"] = max(1.0, min(draining, MOST_FOR_DRAIN * needs["rate"]))
+    return needs
 
 
 def _arriving(seen: Observation, rate: float) -> float:
@@ -84,17 +139,17 @@ def _arriving(seen: Observation, rate: float) -> float:
     return max(rate, seen.latest_rate - STEP_SIGMAS * math.sqrt(seen.latest_rate / seen.tick_s))
 
 
-def _needs(scaling: Scaling, capacity: Capacity, seen: Observation, rate: float) -> dict[Reason, float]:
-    """What each signal asks for, in replicas."""
-    arrivals = float(replicas_for(np.asarray(rate), capacity, scaling.utilization))
-    needs: dict[Reason, float] = {"rate": arrivals}
-    queued = seen.queued or 0.0
-    if seen.in_service is not None:
-        needs["in-flight"] = seen.in_service / (capacity.concurrency * scaling.utilization)
-    if queued:
-        draining = (rate + queued / scaling.drain_seconds) / capacity.rps
-        needs["queue"] = max(1.0, min(draining, MOST_FOR_DRAIN * arrivals))
-    return needs
+def _uncertain(scaling: Scaling, seen: Observation, state: State, window_s: float, now: float) -> str | None:
+    """Why less can't be taken for true yet."""
+    if seen.partial:
+        return PARTIAL
+    if now - state.since < window_s:
+        return f"known for {now - state.since:.0f} s only"
+    # An end of all traffic looks as a gap does. Who wants none of idle replicas has said how long that takes.
+    silent_s, believed_s = now - state.busy_at, scaling.idle_seconds or constraints.MOST_STABILIZATION_S
+    if 0 < silent_s < believed_s:
+        return f"no requests for {silent_s:.0f} s only"
+    return None
 
 
 def _constrain(
@@ -115,7 +170,7 @@ def _constrain(
     least, schedule = constraints.scheduled(scaling.schedules, now)
     if wanted < least:
         move("schedule", least, f"{schedule} has at least {least}")
-    if scaling.min_replicas == 0 and wanted == 0 and not _idle(scaling, state, now):
+    if scaling.min_replicas == 0 and wanted == 0 and _kept_warm(scaling, seen, state, now):
         since = (
             "idleSeconds isn't set"
             if scaling.idle_seconds is None
@@ -133,8 +188,17 @@ def _constrain(
     return wanted
 
 
-def _idle(scaling: Scaling, state: State, now: float) -> bool:
-    return scaling.idle_seconds is not None and now - state.busy_at >= scaling.idle_seconds
+def _kept_warm(scaling: Scaling, seen: Observation, state: State, now: float) -> bool:
+    """Whether one replica is kept. Where none is, none is started before the first request: not for a new leader."""
+    if scaling.idle_seconds is None:
+        return True
+    if seen.current == 0:
+        return _busy(seen)
+    return now - state.busy_at < scaling.idle_seconds
+
+
+def _busy(seen: Observation) -> bool:
+    return any(signal for signal in (seen.rate, seen.in_service, seen.queued))
 
 
 def _unknown(scaling: Scaling, seen: Observation, state: State, now: float) -> Decision:
@@ -156,32 +220,44 @@ def _resume(state: State, now: float) -> State:
     """After a jump of the clock the view starts anew; the history of rates is kept."""
     if 0 <= now - state.at <= TICKS_APART_S:
         return state
-    return replace(begin(now, state.history), headroom=state.headroom)
+    return replace(_begin(now, state.history, state.offset_s), headroom=state.headroom)
 
 
-def _observe(scaling: Scaling, capacity: Capacity, seen: Observation, state: State, now: float) -> State:
-    """The state with this tick's signals in it."""
-    number = _bucket(now)
+def _observe(
+    scaling: Scaling, capacity: Capacity, seen: Observation, state: State, now: float, *, doubtful: bool
+) -> State:
+    """The state with this tick's signals in it; `doubtful`: some of them can't be true, or aren't all
+    of it."""
+    number, known, reserve = _bucket(now, state.offset_s), state.history, state.headroom
     started, total, count = state.bucket
     if number != started:
-        known = state.history
         missed = min(number - started - 1, round(scaling.headroom.history_seconds / history.BUCKET_S))
-        for rate in (total / count if count else math.nan, *[math.nan] * missed):
-            known = known.add(
-                rate, level_s=scaling.headroom.level_seconds, keep_s=scaling.headroom.history_seconds
-            )
-        state = replace(state, history=known, headroom=_headroom(scaling, capacity, known))
+        known = known.extend(
+            (total / count if count else math.nan, *[math.nan] * missed),
+            level_s=scaling.headroom.level_seconds,
+            keep_s=scaling.headroom.history_seconds,
+        )
+        reserve = _headroom(scaling, capacity, known)
         total, count = 0.0, 0
-    busy = any(signal for signal in (seen.rate, seen.in_service, seen.queued))
-    state = replace(state, at=now, busy_at=now if busy else state.busy_at)
-    if seen.rate is None:
-        # What wasn't seen may have been more than what was.
-        return replace(state, since=now, bucket=(number, total, count))
+    if seen.rate is not None and not seen.partial:
+        total, count = total + seen.rate, count + 1
+    in_service_at = state.in_service_at if seen.in_service is None else now
+    queued_at = state.queued_at if seen.queued is None else now
+    gone = any(now - SIGNAL_GONE_S < at < now for at in (in_service_at, queued_at))
     return replace(
         state,
-        known_at=now,
-        waited_at=now if seen.queued else state.waited_at,
-        bucket=(number, total + seen.rate, count + 1),
+        at=now,
+        # What wasn't seen may have been more than what was.
+        since=now if seen.rate is None or doubtful or gone else state.since,
+        busy_at=now if seen.rate or seen.in_service or seen.queued else state.busy_at,
+        known_at=now if seen.rate is not None else state.known_at,
+        waited_at=now if seen.rate is not None and seen.queued else state.waited_at,
+        short_since=min(state.short_since, now) if seen.queued and seen.ready >= seen.current else math.inf,
+        in_service_at=in_service_at,
+        queued_at=queued_at,
+        history=known,
+        bucket=(number, total, count),
+        headroom=reserve,
     )
 
 
@@ -194,12 +270,15 @@ def _headroom(scaling: Scaling, capacity: Capacity, known: history.History) -> f
     )
 
 
-def _remember(decision: Decision, state: State, now: float) -> State:
+def _remember(scaling: Scaling, decision: Decision, state: State, now: float) -> State:
+    """What was decided counts from now on; for a pace, as long as its period."""
     if not decision.changes:
         return state
-    recent = [one for one in state.changes if one[0] > now - 3600]
-    return replace(state, changes=(*recent, (now, decision.wanted - decision.current))[-256:])
+    longest_s = max((pace.period_seconds for pace in (scaling.up, scaling.down) if pace), default=0)
+    recent = [one for one in state.changes if one[0] > now - longest_s]
+    changes = (*recent, (now, decision.wanted - decision.current)) if longest_s else ()
+    return replace(state, changes=changes, short_since=math.inf)
 
 
-def _bucket(now: float) -> int:
-    return int(now // history.BUCKET_S)
+def _bucket(now: float, offset_s: float) -> int:
+    return int((now - offset_s) // history.BUCKET_S)

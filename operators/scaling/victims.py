@@ -16,14 +16,15 @@ MOST_APART = 1
 
 @dataclass(frozen=True, slots=True)
 class Replica:
-    """What is known of one: `in_flight` requests (None: not known), `created` and `draining_since` in seconds."""
+    """What is known of one: `in_flight` requests (None: not known), `created` in seconds since the epoch, and for how
+    long it has been on its way out, by a clock that nobody sets (`drained_s`; None: it isn't)."""
 
     name: str
     zone: str
     ready: bool
     created: float
     in_flight: float | None = None
-    draining_since: float | None = None
+    drained_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,7 @@ class Plan:
     remove: tuple[str, ...] = ()
 
 
-def plan(replicas: Sequence[Replica], wanted: int, now: float, *, deadline_s: float, settle_s: float) -> Plan:
+def plan(replicas: Sequence[Replica], wanted: int, *, deadline_s: float, settle_s: float) -> Plan:
     """From what there is to `wanted`.
 
     `settle_s` is how long gateways may take to leave a replica out: before that, no requests in it means nothing.
@@ -47,16 +48,13 @@ def plan(replicas: Sequence[Replica], wanted: int, now: float, *, deadline_s: fl
     def over(one: Replica) -> bool:
         if not one.ready:
             return True
-        if one.draining_since is None:
+        if one.drained_s is None:
             return False
-        drained_s = now - one.draining_since
-        return drained_s >= deadline_s or (drained_s >= settle_s and one.in_flight == 0)
+        return one.drained_s >= deadline_s or (one.drained_s >= settle_s and one.in_flight == 0)
 
     return Plan(
-        drain=tuple(one.name for one in chosen if one.ready and one.draining_since is None),
-        restore=tuple(
-            one.name for one in replicas if one.draining_since is not None and one.name not in names
-        ),
+        drain=tuple(one.name for one in chosen if one.ready and one.drained_s is None),
+        restore=tuple(one.name for one in replicas if one.drained_s is not None and one.name not in names),
         remove=tuple(one.name for one in chosen if over(one)),
     )
 
@@ -73,8 +71,8 @@ def choose(replicas: Iterable[Replica], count: int) -> tuple[Replica, ...]:
 
 def _candidates(replicas: Sequence[Replica]) -> Sequence[Replica]:
     """Those whose going keeps zones even, counting replicas that serve."""
-    if any(not one.ready or one.draining_since is not None for one in replicas):
-        return [one for one in replicas if not one.ready or one.draining_since is not None]
+    if any(not one.ready or one.drained_s is not None for one in replicas):
+        return [one for one in replicas if not one.ready or one.drained_s is not None]
     zones = Counter(one.zone for one in replicas)
     most = max(zones.values())
     if most - min(zones.values()) <= MOST_APART:
@@ -85,4 +83,4 @@ def _candidates(replicas: Sequence[Replica]) -> Sequence[Replica]:
 def _worth(one: Replica) -> tuple[bool, bool, float, float, str]:
     """How much is lost with it: more of what is or may be busy than of what is idle, more of old ones than of young."""
     busy = float("inf") if one.in_flight is None else one.in_flight
-    return one.ready, one.draining_since is None, busy, -one.created, one.name
+    return one.ready, one.drained_s is None, busy, -one.created, one.name

@@ -6,19 +6,16 @@ machine's processors; the same arguments give the same figures.
 
 from __future__ import annotations
 
-import os
-import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
-from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any
 
+from operators.parallel import spread
 from operators.scaling import Capacity
 from operators.simulator.rivals import Autoscaler, HpaOnConcurrency, HpaOnRate, Keda, Kpa, RayServe, Target
 from operators.simulator.run import Outcome, Run, least_constant, simulate
-from operators.simulator.scenarios import TRACES, UTILIZATION, Scenario, from_trace, standard
+from operators.simulator.scenarios import STEP, TRACES, UTILIZATION, Scenario, from_trace, standard
 from operators.simulator.switchboard import Switchboard
 from switchboard.api.scaling import Scaling
 from switchboard.errors import SwitchboardError
@@ -119,9 +116,13 @@ def jobs(
     """The jobs for scenarios of these names (all, where there are none), and for a user's trace.
 
     Raises:
-        SwitchboardError: a name is no scenario's, or the trace is none.
+        SwitchboardError: a name is no scenario's, or the trace is none or of too much.
     """
-    own = None if trace is None else from_trace(trace).name
+    own = None
+    if trace is not None:
+        mine = from_trace(trace)
+        mine.bounds(mine.rates(0))  # said before anything is simulated
+        own = mine.name
     known = [one.name for one in standard(traces)]
     if own in known:
         raise SwitchboardError(f"the trace {trace} has the name of a scenario", "rename the file")
@@ -138,33 +139,10 @@ def jobs(
 def compare(todo: Sequence[Job], done: Callable[[int], None] = lambda _: None) -> list[Cell]:
     """All cells, in the order of the jobs; `done` hears how many jobs are."""
     cells: list[Cell] = []
-    for number, found in enumerate(_spread(todo), 1):
+    for number, found in enumerate(spread(work, todo), 1):
         cells += found
         done(number)
     return cells
-
-
-def _spread(todo: Sequence[Job]) -> Iterator[list[Cell]]:
-    workers = min(
-        len(todo), os.process_cpu_count() if hasattr(os, "process_cpu_count") else os.cpu_count() or 1
-    )
-    if workers <= 1:
-        yield from map(work, todo)
-        return
-    with ProcessPoolExecutor(workers, get_context("spawn"), _end_with_parent) as pool:
-        yield from pool.map(work, todo)
-
-
-def _end_with_parent() -> None:
-    """A worker ends with the command: a pool's workers would wait for work for ever when it is killed."""
-    parent = parent_process()
-
-    def wait() -> None:
-        if parent is not None:
-            parent.join()
-        os._exit(1)
-
-    threading.Thread(target=wait, daemon=True).start()
 
 
 def totals(cells: Iterable[Cell]) -> dict[str, dict[str, float]]:
@@ -176,6 +154,23 @@ def totals(cells: Iterable[Cell]) -> dict[str, dict[str, float]]:
         one["replica_h"] = round(one["replica_h"] + cell.replica_h, 3)
         one["peak"] = max(one["peak"], cell.peak)
         one["reversals"] += cell.reversals
+    return found
+
+
+def highest_peak(cells: Iterable[Cell]) -> dict[str, float]:
+    """Over all cells of each policy: the highest peak as a multiple of the smallest constant count that is enough."""
+    found: dict[str, float] = {}
+    for cell in cells:
+        found[cell.policy] = max(found.get(cell.policy, 0.0), cell.peak / cell.least_constant)
+    return found
+
+
+def turns_after_a_step(cells: Iterable[Cell]) -> dict[str, int]:
+    """Of each policy: the most turns in a run of STEP, where up, and at its end down, is one. Empty without such."""
+    found: dict[str, int] = {}
+    for cell in cells:
+        if cell.scenario == STEP:
+            found[cell.policy] = max(found.get(cell.policy, 0), cell.reversals)
     return found
 
 

@@ -11,16 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.table import Table
 
-from operators.simulator.compare import OURS, Cell, totals
+from operators.simulator.compare import OURS, Cell, highest_peak, totals, turns_after_a_step
 from operators.simulator.run import Outcome, Run
+from operators.simulator.scenarios import STEP
+from switchboard import page as pages
+from switchboard.printing import columns
 
-_STYLE = """
-body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:75rem;padding:0 1rem;color:#1d2530}
-h1{font-size:1.5rem}h2{margin-top:2.2rem;border-bottom:1px solid #d5dbe3}
-table{border-collapse:collapse;margin:1rem 0}td,th{padding:.25rem .7rem;text-align:left;border-bottom:1px solid #e8ecf1}
-td.n,th.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}tr.ours{font-weight:600}
-small{color:#667}svg{max-width:100%;height:auto}
-"""
 _POINTS = 1200
 """A plot has so many points across at most; a point is the most of what it stands for."""
 
@@ -35,16 +31,27 @@ class Plot:
 
 
 def table(cells: Sequence[Cell]) -> Table:
-    """The sums, best first, with what they are relative to the best of the others."""
-    sums = totals(cells)
-    shown = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="")
-    shown.add_column("POLICY")
-    for name in ("OUT OF LEVEL", "REPLICA-HOURS", "PEAK", "REVERSALS"):
-        shown.add_column(name, justify="right")
+    """The sums, best first, and how far and how often each went too far at most: `legend` says what is what."""
+    sums, peaks, turns = totals(cells), highest_peak(cells), turns_after_a_step(cells)
+    shown = columns(
+        "POLICY",
+        *("OUT OF LEVEL", "REPLICA-HOURS", "PEAK", "OF LEAST", "REVERSALS"),
+        *(["AT STEP"] if turns else []),
+    )
     for policy, one in sorted(sums.items(), key=lambda item: item[1]["violation_s"]):
-        row = (policy, f"{one['violation_s']:,.0f} s", f"{one['replica_h']:,.0f}", f"{one['peak']:.0f}")
-        shown.add_row(*row, f"{one['reversals']:,.0f}", style="bold" if policy == OURS else None)
+        row = [policy, f"{one['violation_s']:,.0f} s", f"{one['replica_h']:,.0f}", f"{one['peak']:.0f}"]
+        row += [f"{peaks[policy]:.2f}x", f"{one['reversals']:,.0f}"]
+        row += [f"{turns[policy]}"] if turns else []
+        shown.add_row(*row, style="bold" if policy == OURS else None)
     return shown
+
+
+def legend(cells: Sequence[Cell]) -> list[str]:
+    """What the columns of `table` say that don't say it themselves."""
+    found = ["OF LEAST: the highest peak against the least constant count enough in hindsight"]
+    if turns_after_a_step(cells):
+        found.append(f"AT STEP: the most turns in a run of {STEP}; up, and down at its end, is one turn")
+    return found
 
 
 def ratios(cells: Sequence[Cell]) -> str | None:
@@ -78,7 +85,6 @@ def worse_on_both(cells: Sequence[Cell]) -> list[str]:
 def page(title: str, cells: Sequence[Cell], plots: Iterable[Plot]) -> str:
     """The whole page."""
     parts = [
-        f"<!doctype html><html lang=en><meta charset=utf-8><title>{html.escape(title)}</title><style>{_STYLE}</style>",
         f"<h1>{html.escape(title)}</h1>",
         "<p>A second is <em>out of level</em> when fewer than 99 % of the requests due in it were answered in time. "
         "Replica-hours are paid from a replica's creation to the end of its drain.</p>",
@@ -89,7 +95,7 @@ def page(title: str, cells: Sequence[Cell], plots: Iterable[Plot]) -> str:
     parts += ["<h2>Scenarios</h2>", _by_scenario(cells)]
     for plot in plots:
         parts += [f"<h2>{html.escape(plot.title)}</h2>", _svg(plot)]
-    return "\n".join(parts) + "</html>\n"
+    return pages.page(title, parts, "tr.ours{font-weight:600}")
 
 
 def _names(cells: Iterable[Cell]) -> list[str]:

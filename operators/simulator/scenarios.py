@@ -19,11 +19,13 @@ from operators.simulator.plant import Replica
 from operators.simulator.rivals.base import Bounds
 from operators.simulator.run import Faults, Run
 from operators.simulator.traffic import GAMMA_SHAPE, Rates
+from switchboard.api.scaling import MOST_REPLICAS
 from switchboard.errors import SwitchboardError
 from switchboard.paths import ROOT
 
 STARTS_S = (5, 60, 180, 420)
 BASE, PEAK = 100.0, 500.0
+STEP = "step"
 UTILIZATION = 0.7
 """The share of a replica's capacity that the others aim at: Knative's default."""
 
@@ -31,6 +33,8 @@ TRACES = ROOT.parent / "shared" / "traces"
 TRACE_MEAN = 200.0
 DAY_S = 86_400
 LONGEST_S = 14 * DAY_S
+MOST_RPS = 1e6
+"""A rate beyond it is taken for a mistake."""
 FINE_S = 10.0
 """A trace with a rate at least so often is taken as it is, step by step; a coarser one by straight lines."""
 
@@ -63,19 +67,37 @@ class Scenario:
     replica: Replica = field(default_factory=Replica)
 
     def run(self, start_s: float, seed: int) -> Run:
-        """The run of this scenario with that start time and seed."""
+        """The run of this scenario with that start time and seed.
+
+        Raises:
+            SwitchboardError: its traffic is more than all replicas that there may be can take.
+        """
         rates = self.rates(seed)
-        capacity = self.replica.capacity_rps
-        most = max(60, math.ceil(3 * float(rates.max()) / capacity))
+        bounds = self.bounds(rates)
+        initial = math.ceil(float(rates[0]) / self.replica.capacity_rps / UTILIZATION)
         return Run(
             arrivals=traffic.draw(rates, seed, gamma_shape=self.gamma_shape),
             replica=self.replica,
             start_s=start_s,
-            bounds=Bounds(1, most),
-            initial=max(1, math.ceil(float(rates[0]) / capacity / UTILIZATION)),
+            bounds=bounds,
+            initial=bounds.clip(initial),
             seed=seed,
             faults=self.faults,
         )
+
+    def bounds(self, rates: Rates) -> Bounds:
+        """Those of every policy: three times what the highest rate takes, as far as a ModelServer may have so many.
+
+        Raises:
+            SwitchboardError: so many can't take the highest rate, and nobody could do well.
+        """
+        highest, capacity = float(rates.max()), self.replica.capacity_rps
+        if highest > MOST_REPLICAS * capacity:
+            raise SwitchboardError(
+                f"{self.name}: {highest:,.0f} requests/s are more than the {MOST_REPLICAS * capacity:,.0f} that "
+                f"{MOST_REPLICAS:,} replicas of {capacity:g} can take, the most that a ModelServer may have"
+            )
+        return Bounds(1, min(MOST_REPLICAS, max(60, math.ceil(3 * highest / capacity))))
 
 
 def _step(_: int) -> Rates:
@@ -98,7 +120,7 @@ def _outage(_: int) -> Rates:
 def standard(traces: Path = TRACES) -> tuple[Scenario, ...]:
     """All scenarios. Traces are read from `traces` where they are there, else made by the fitted generators."""
     return (
-        Scenario("step", "5x up at once, and down again after 45 min", _step, gamma_shape=None),
+        Scenario(STEP, "5x up at once, and down again after 45 min", _step, gamma_shape=None),
         Scenario("flash-crowd", "5x within 30 s, falling by 1/e every 15 min", _flash),
         Scenario("slow-ramp", "5x within an hour, and back", _ramp),
         Scenario("diurnal", "a day between 1x and 5x", lambda _: traffic.diurnal(BASE, PEAK, DAY_S)),
@@ -204,9 +226,9 @@ def _rows(reader: csv.DictReader[str], path: Path) -> Iterable[tuple[float, floa
             raise SwitchboardError(f"{where}: not two numbers") from None
         if not (math.isfinite(at) and at > last):
             raise SwitchboardError(f"{where}: time_s {row['time_s']} doesn't come after the line before")
-        if not 0 <= rate <= 1e6:
+        if not 0 <= rate <= MOST_RPS:
             raise SwitchboardError(
-                f"{where}: requests_per_s {row['requests_per_s']} is none from 0 to 1,000,000"
+                f"{where}: requests_per_s {row['requests_per_s']} is none from 0 to {MOST_RPS:,.0f}"
             )
         last = at
         yield at, rate

@@ -74,8 +74,9 @@ def test_simulate_on_a_trace(trace: Path, tmp_path: Path) -> None:
     table = run(*words)
     assert table.exit_code == 0
     head, *rows = table.stdout.strip().splitlines()
-    assert head.split() == ["POLICY", "OUT", "OF", "LEVEL", "REPLICA-HOURS", "PEAK", "REVERSALS"]
+    assert " ".join(head.split()) == "POLICY OUT OF LEVEL REPLICA-HOURS PEAK OF LEAST REVERSALS"
     assert {row.split()[0] for row in rows[: len(POLICIES)]} == set(POLICIES)
+    assert "AT STEP" not in table.stdout, "a trace of one's own isn't the step"
     assert "x the replica-hours of hpa-rate" in table.stdout
     found = json.loads(run(*words, "--output", "json").stdout)
     assert set(found) == {"totals", "cells"}
@@ -87,6 +88,79 @@ def test_simulate_on_a_trace(trace: Path, tmp_path: Path) -> None:
     assert content.count("<svg") == 1
     assert "monday" in content
     assert str(tmp_path) not in content
+
+
+def test_simulate_shows_the_turns_after_a_step_and_the_peak_against_the_least(tmp_path: Path) -> None:
+    words = ["simulate", "--scenario", "step", "--start-s", "60", "--seeds", "1"]
+    words += ["--html", str(tmp_path / "page.html")]
+    rows = run(*words).stdout.splitlines()
+    cells = {cell["policy"]: cell for cell in json.loads(run(*words, "-o", "json").stdout)["cells"]}
+    shown = {row.split()[0]: row.split()[-3:] for row in rows[1 : len(POLICIES) + 1]}
+    assert shown == {
+        name: [f"{one['peak'] / one['least_constant']:.2f}x", f"{one['reversals']:,}", f"{one['reversals']}"]
+        for name, one in cells.items()
+    }
+    assert rows[0].split()[-4:] == ["LEAST", "REVERSALS", "AT", "STEP"]
+    assert max(map(len, rows[: len(POLICIES) + 1])) <= 80
+    assert shown["switchboard"][-1] == "1"
+
+
+def test_each_command_has_a_page_of_its_own(
+    trace: Path, policy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run("replay", "--policy", policy, "--trace", trace).exit_code == 0
+    few = ["--scenario", "monday", "--start-s", "5", "--seeds", "1"]
+    assert run("simulate", "--trace", trace, *few).exit_code == 0
+    assert {path.name for path in tmp_path.glob("*.html")} == {
+        "scaling-comparison.html",
+        "scaling-replay.html",
+    }
+
+
+@pytest.mark.parametrize(
+    ("command", "defaults"),
+    [
+        ("simulate", ["scaling-comparison.html", "5, 60, 180, 420", "its defaults"]),
+        ("replay", ["scaling-replay.html", "the core", "now", "the defaults"]),
+    ],
+)
+def test_help_names_the_defaults(command: str, defaults: list[str]) -> None:
+    found = " ".join(run(command, "--help").stdout.replace("│", " ").split())
+    assert [one for one in defaults if one not in found] == []
+
+
+def test_more_traffic_than_all_replicas_can_take(tmp_path: Path, policy: Path) -> None:
+    """10,000 replicas of 40 requests/s, the most there may be, are enough for 400,000."""
+    path = tmp_path / "huge.csv"
+    path.write_text("time_s,requests_per_s\n0,400001\n5,400001\n")
+    says = "400,001 requests/s are more than the 400,000 that 10,000 replicas of 40 can take"
+    for words in (["simulate"], ["replay", "--policy", str(policy)]):
+        with pytest.raises(SwitchboardError, match=says) as caught:
+            run(*words, "--trace", path, "--html", tmp_path / "page.html")
+        assert "\n" not in str(caught.value)
+
+
+def test_as_much_traffic_as_all_replicas_can_take(tmp_path: Path) -> None:
+    """Where thrice what it takes would be more than there may be, that is the bound of all policies."""
+    path = tmp_path / "large.csv"
+    path.write_text("time_s,requests_per_s\n0,390000\n5,390000\n60,390000\n")
+    words = [
+        "simulate",
+        "--trace",
+        path,
+        "--scenario",
+        "large",
+        "--start-s",
+        "5",
+        "--seeds",
+        "1",
+        "-o",
+        "json",
+    ]
+    found = json.loads(run(*words, "--html", tmp_path / "page.html").stdout)["totals"]
+    assert set(found) == set(POLICIES)
+    assert all(9_750 <= one["peak"] <= 10_000 for one in found.values())
 
 
 def test_a_policy_of_ones_own_counts(trace: Path, policy: Path, tmp_path: Path) -> None:
@@ -133,6 +207,23 @@ def test_replay_from_prometheus(prometheus: Recorded, policy: Path, tmp_path: Pa
     assert set(found["totals"]) == {"new", "defaults"}
     assert 4 <= found["totals"]["new"]["peak"] <= 12
     assert found["totals"]["new"]["replica_h"] > 3
+
+
+def test_replay_of_an_edges_own_replicas(prometheus: Recorded, policy: Path, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    words = ["replay", "--policy", policy, "--from-prometheus", prometheus.url, "--region", "cn-beijing"]
+    words += ["--last", "10m", "--end", prometheus.end.strftime("%Y-%m-%dT%H:%M:%S"), "--html", page]
+    found = run(*words)
+    assert found.exit_code == 0
+    assert "OF LEAST" in found.stdout
+    assert "requests to chat on the edge of cn-beijing from" in page.read_text()
+
+
+def test_replay_of_a_service_that_there_isn_t(prometheus: Recorded, policy: Path) -> None:
+    words = ["replay", "--policy", policy, "--from-prometheus", prometheus.url, "--model-server", "voice"]
+    end = prometheus.end.strftime("%Y-%m-%dT%H:%M:%S")
+    with pytest.raises(SwitchboardError, match=r"no requests to voice .*\n.* it knows those to chat, "):
+        run(*words, "--last", "1h", "--end", end)
 
 
 @pytest.mark.parametrize(

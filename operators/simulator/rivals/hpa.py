@@ -1,8 +1,9 @@
 """The Horizontal Pod Autoscaler, as of `pkg/controller/podautoscaler`, with its default behaviour.
 
 Every 15 s. Within 10 % of the target nothing changes. Up at most by 100 % or 4 pods in 15 s, whichever is more; down
-to the highest recommendation of the last 300 s. On concurrency it is a metric of the pods (those that aren't ready
-count as idle, which shrinks a step up but doesn't turn it); on rate it is one value for all of them, as KEDA's is.
+to the highest recommendation of the last 300 s, of which the number that a controller finds when it starts is the
+first. On concurrency it is a metric of the pods (those that aren't ready count as idle, which shrinks a step up but
+doesn't turn it); on rate it is one value for all of them, as KEDA's is.
 """
 
 from __future__ import annotations
@@ -28,9 +29,17 @@ class Behaviour:
     down_window_s: int = 300
     _ups: deque[tuple[int, int]] = field(default_factory=deque, init=False)
     _recommended: deque[tuple[int, int]] = field(default_factory=deque, init=False)
+    _begun: bool = field(default=False, init=False)
+
+    def begin(self, now: int, current: int) -> None:
+        """As `recordInitialRecommendation`: what there is counts as recommended, whether or not anything is known."""
+        if not self._begun:
+            self._begun = True
+            self._recommended.append((now, current))
 
     def limit(self, now: int, current: int, wanted: int) -> int:
         """The number that is set, of the recommended one."""
+        self.begin(now, current)
         self._recommended.append((now, wanted))
         while self._recommended[0][0] <= now - self.down_window_s:
             self._recommended.popleft()
@@ -83,6 +92,7 @@ class _Hpa:
         self.restart()
 
     def decide(self, now: int, metrics: Metrics, replicas: Replicas) -> int:
+        self._behaviour.begin(now, replicas.size)
         wanted = self._recommended(now, metrics, replicas)
         return replicas.size if wanted is None else self._behaviour.limit(now, replicas.size, wanted)
 

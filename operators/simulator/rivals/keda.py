@@ -39,4 +39,5 @@ class Keda:
         return self._hpa.decide(now, metrics, replicas)
 
     def restart(self) -> None:
+        """When it was last active is kept: that is in the ScaledObject's status."""
         self._hpa = HpaOnRate(self.target, Bounds(max(1, self.bounds.least), self.bounds.most))

@@ -2,6 +2,7 @@
 
 Two windows of mean concurrency. The stable one (60 s) decides, unless the panic one (6 s) wants twice the ready pods:
 then, until 60 s after the last time that it did, the number only goes up. Per tick at most x 1000 up, / 2 down.
+One that starts beside more than one ready pod starts in panic, with these as the least.
 """
 
 from __future__ import annotations
@@ -27,8 +28,13 @@ class Kpa:
     max_down: float = 2.0
     _panic_since: int | None = field(default=None, init=False)
     _panic_most: int = field(default=0, init=False)
+    _begun: bool = field(default=False, init=False)
 
     def decide(self, now: int, metrics: Metrics, replicas: Replicas) -> int:
+        if not self._begun:
+            self._begun = True
+            if replicas.ready > 1:
+                self._panic_since, self._panic_most = now, replicas.ready
         stable, panic = metrics.in_flight(now, self.stable_s), metrics.in_flight(now, self.panic_s)
         if stable is None or panic is None:
             return replicas.size
@@ -52,4 +58,4 @@ class Kpa:
         return self.bounds.clip(wanted)
 
     def restart(self) -> None:
-        self._panic_since, self._panic_most = None, 0
+        self._panic_since, self._panic_most, self._begun = None, 0, False

@@ -1,6 +1,7 @@
 """Ray Serve's default policy, as of `serve/autoscaling_policy.py`: requests in flight over the last 30 s.
 
-A larger number has to be wanted for 30 s without a break before it is set, a smaller one for 600 s.
+A larger number has to be wanted for 30 s without a break before it is set, a smaller one for 600 s. The number that is
+set survives a restart of the controller (a checkpoint has it), the counts of how long another was wanted don't.
 """
 
 from __future__ import annotations

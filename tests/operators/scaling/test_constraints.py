@@ -45,6 +45,27 @@ def test_the_window_knows_its_highest(steps: list[tuple[float, float]]) -> None:
         assert kept[0][1] == max(value for at, value in all_needs if at > now - 60)
 
 
+@given(st.lists(st.tuples(st.floats(0, 30), st.floats(0, 100)), min_size=1, max_size=60))
+def test_a_long_window_knows_it_nearly(steps: list[tuple[float, float]]) -> None:
+    """Nothing too early, and nothing for longer than one part of the window more."""
+    now, kept, all_needs, part_s = 0.0, (), [], 420 / constraints.MOST_REMEMBERED
+    for apart, need in steps:
+        now += apart
+        all_needs.append((now, need))
+        kept = constraints.remember(kept, now, need, 420)
+        highest, highest_before = (
+            max(value for at, value in all_needs if at > now - window_s) for window_s in (420, 420 + part_s)
+        )
+        assert highest <= kept[0][1] <= highest_before
+
+
+def test_a_long_fall_takes_little_memory() -> None:
+    kept: constraints.Timed = ()
+    for tick in range(400):
+        kept = constraints.remember(kept, 2.0 * tick, 1000.0 - tick, 420)
+    assert len(kept) <= constraints.MOST_REMEMBERED + 2
+
+
 @pytest.mark.parametrize(
     ("start_s", "given_s", "expected"),
     [(5, None, 60), (200, None, 200), (900, None, 420), (200, 0, 0), (5, 300, 300)],

@@ -81,12 +81,26 @@ def test_the_largest_signal_counts(more: dict[str, float], because: str, wanted:
     assert (decision.because, decision.wanted) == (because, wanted), decision.sentence()
 
 
-def test_full_replicas_that_work_off_a_backlog_ask_for_none() -> None:
+def test_full_replicas_that_work_off_a_backlog_are_needed_but_ask_for_no_more() -> None:
     state = settled(waited_at=START - 4)
     decision, _ = decide(scaling(), CAPACITY, seen(100, in_service=16), state, START)
-    assert "in-flight" not in decision.raw
+    assert decision.raw["in-flight"] == 4
     decision, _ = decide(scaling(), CAPACITY, seen(100, in_service=16), settled(), START)
     assert decision.raw["in-flight"] == pytest.approx(16 / 3.6)
+
+
+def test_replicas_that_take_less_than_is_said() -> None:
+    """All of eight are full and requests wait: none is taken away, and after two minutes more are asked for."""
+    state, current, wanted = settled(), 8, []
+    for tick in range(400):
+        looks = seen(100, current, in_service=4 * current, queued=50 if current < 12 else 0)
+        decision, state = decide(scaling(), CAPACITY, looks, state, START + 2 * tick)
+        current = decision.wanted
+        wanted.append(current)
+    assert wanted[:60] == [8] * 60
+    assert wanted[60:121] == [9] * 61, "and one more every two minutes"
+    assert wanted[-1] >= 12
+    assert wanted == sorted(wanted)
 
 
 def test_a_step_up_is_settled_at_once_and_down_after_its_window() -> None:
@@ -171,6 +185,36 @@ def test_a_restart_never_scales_down_at_once() -> None:
     assert run(scaling(), [500.0], 4, begin(START))[0].wanted == 15, "up it goes"
 
 
+def test_forecasts_of_many_servers_are_made_at_different_ticks() -> None:
+    """Each every 10 s, by its key; nobody's tick pays for all."""
+    states = {f"server-{number}": begin(START, key=f"server-{number}") for number in range(500)}
+    full: list[int] = []
+    for tick in range(1, 11):
+        before = dict(states)
+        for key, state in before.items():
+            _, states[key] = decide(scaling(), CAPACITY, seen(100), state, START + 2 * tick)
+        full.append(sum(states[key].history is not before[key].history for key in states))
+    assert sum(full) == 2 * 500
+    assert max(full) < 150
+    assert {len(state.history.rates) for state in states.values()} == {2}
+
+
+def test_after_a_jump_its_forecasts_are_made_when_they_were() -> None:
+    state = begin(START, key="server-7")
+    _, after = decide(scaling(), CAPACITY, seen(100), state, START + 500)
+    assert after.offset_s == state.offset_s > 0
+
+
+def test_steps_are_remembered_for_a_pace_only() -> None:
+    paced = scaling(up=Pace(replicas=1, percent=1, period_seconds=60))
+    for policy, expected in ((scaling(), 0), (paced, 30)):
+        state, current = settled(), 4
+        for tick in range(400):
+            decision, state = decide(policy, CAPACITY, seen(2000.0, current), state, START + 2 * tick)
+            current = decision.wanted - (tick % 10 == 9)
+        assert len(state.changes) <= expected
+
+
 @pytest.mark.parametrize("jump", [-7200.0, -1.0, 31.0, 86_400.0])
 def test_a_clock_that_jumps(jump: float) -> None:
     _, state = decide(scaling(), CAPACITY, seen(500, 15), settled(), START)
@@ -223,6 +267,12 @@ def test_to_none_when_idle_and_back() -> None:
         decision, _ = decide(policy, CAPACITY, seen(rate, 0, queued=1.0), idle, START)
         assert decision.wanted == 1, f"somebody waits, at a rate of {rate}"
     assert decide(policy, CAPACITY, seen(0.0, 0), idle, START)[0].wanted == 0
+
+
+@pytest.mark.parametrize("nothing", [seen(0.0, 0), seen(None, 0)])
+def test_what_is_at_none_is_not_started_by_a_new_leader(nothing: Observation) -> None:
+    policy = scaling(min_replicas=0, idle_seconds=120)
+    assert decide(policy, CAPACITY, nothing, begin(START), START)[0].wanted == 0
 
 
 # Properties

@@ -1,26 +1,29 @@
-"""A real Prometheus that holds two hours of a chat server's traffic, made beforehand."""
+"""A real Prometheus that holds two hours of what gateways and replicas counted of some services, made beforehand."""
 
 from __future__ import annotations
 
 import math
-import socket
-import subprocess
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
 
-from infra.local import toolchain
+from tests.operators.prometheus import prometheus as running
 
-HOST = "127.37.0.2"
-READY_S = 60.0
 LENGTH_S = 7200
-STEP_S = 5
+SCRAPE_S = 2
+STEP_AT_S = 3600
+
+ARRIVED = (
+    'envoy_http_local_rate_limit_enabled{{envoy_local_http_ratelimit_prefix="{service}",{place},pod="{pod}"}}'
+)
+AT_EDGE = 'envoy_cluster_upstream_rq_total{{envoy_cluster_name="{service}@edge",{place},pod="{pod}"}}'
+ANSWERED = 'switchboard_requests_total{{model_server="{service}",{place},pod="{pod}",code="200"}}'
+CORE, EDGE = 'tier="core",region="cn-shenzhen"', 'tier="edge",region="cn-beijing"'
+
+Rate = Callable[[float], float]
 
 
 @dataclass(frozen=True)
@@ -32,62 +35,53 @@ class Recorded:
 
     @staticmethod
     def rate(second: float) -> float:
-        """What was asked in that second, requests/s."""
+        """What `chat` was asked in that second, requests/s."""
         return 100 + 50 * math.sin(2 * math.pi * second / LENGTH_S)
+
+    @staticmethod
+    def step(second: float) -> float:
+        """And `stepped`, of which nothing is known for three minutes."""
+        return 100 if second < STEP_AT_S else 400
 
 
 @pytest.fixture(scope="session")
 def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recorded]:
-    folder = tmp_path_factory.mktemp("prometheus")
-    program = toolchain.locate(["prometheus"]).path("prometheus")
-    end = int(time.time()) - 600
-    _fill(folder, program.with_name("promtool"), end)
-    (folder / "prometheus.yml").write_text("global: {}\n")
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port = probe.getsockname()[1]
-    command = [
-        program,
-        f"--config.file={folder / 'prometheus.yml'}",
-        f"--storage.tsdb.path={folder / 'data'}",
-        f"--web.listen-address={HOST}:{port}",
-    ]
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
-    url = f"http://{HOST}:{port}"
-    try:
-        _until_ready(url, process, folder / "log")
+    end = int(time.time()) // 10 * 10 - 600
+    with running(tmp_path_factory.mktemp("prometheus"), _samples(end)) as url:
         yield Recorded(url, datetime.fromtimestamp(end, UTC))
-    finally:
-        process.terminate()
-        process.wait(30)
 
 
-def _fill(folder: Path, promtool: Path, end: int) -> None:
-    """Two replicas' counters, of which one starts anew halfway."""
-    lines = ["# TYPE switchboard_requests counter"]
-    for pod, share in (("a", 0.25), ("b", 0.75)):
-        total = 0.0
-        for second in range(0, LENGTH_S + 1, STEP_S):
-            if pod == "b" and second == LENGTH_S // 2:
-                total = 0.0
-            labels = f'model_server="chat",pod="{pod}"'
-            lines.append(f"switchboard_requests_total{{{labels}}} {total} {end - LENGTH_S + second}")
-            total += share * Recorded.rate(second) * STEP_S
-    text = folder / "openmetrics"
-    text.write_text("\n".join([*lines, "# EOF", ""]))
-    fill = [promtool, "tsdb", "create-blocks-from", "openmetrics", text, folder / "data"]
-    done = subprocess.run(fill, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stdout + done.stderr
+def _samples(end: int) -> str:
+    """Two gateways' counters, of which one starts anew halfway; each request of `chat` is tried three times."""
+    start = end - LENGTH_S
+    lines = [
+        *_counter(ARRIVED, "chat", CORE, "gateway-a", lambda at: 0.25 * Recorded.rate(at), start),
+        *_counter(ARRIVED, "chat", CORE, "gateway-b", lambda at: 0.75 * Recorded.rate(at), start, anew=True),
+        *_counter(AT_EDGE, "chat", EDGE, "edge-1", lambda _: 20.0, start),
+        *_counter(ANSWERED, "chat", CORE, "chat-1", lambda at: 1.5 * Recorded.rate(at), start),
+        *_counter(ANSWERED, "chat", CORE, "chat-2", lambda at: 1.5 * Recorded.rate(at), start),
+        *_counter(ARRIVED, "stepped", CORE, "gateway-a", Recorded.step, start, gap=(1000, 1180)),
+        *_counter(ARRIVED, "idle", CORE, "gateway-a", lambda _: 0.0, start),
+        *_counter(ANSWERED, "server-of-its-own-name", CORE, "other-1", lambda _: 9.0, start),
+    ]
+    return "\n".join([*lines, "# EOF", ""])
 
 
-def _until_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + READY_S
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            with urllib.request.urlopen(f"{url}/-/ready", timeout=2) as response:
-                if response.status == 200:
-                    return
-        except (OSError, urllib.error.URLError):
-            time.sleep(0.1)
-    raise RuntimeError(f"Prometheus didn't become ready; its log:\n{log.read_text()[-4000:]}")
+def _counter(
+    name: str,
+    service: str,
+    place: str,
+    pod: str,
+    rate: Rate,
+    start: int,
+    *,
+    anew: bool = False,
+    gap: tuple[int, int] = (0, 0),
+) -> Iterator[str]:
+    series, total = name.format(service=service, place=place, pod=pod), 0.0
+    for second in range(0, LENGTH_S + 1, SCRAPE_S):
+        if anew and second == LENGTH_S // 2:
+            total = 0.0
+        if not gap[0] <= second < gap[1]:
+            yield f"{series} {total} {start + second}"
+        total += rate(second) * SCRAPE_S

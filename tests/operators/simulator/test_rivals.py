@@ -51,7 +51,9 @@ def ask(
     ],
 )
 def test_kpa(parts: list[tuple[float, int]], ready: int, expected: int, why: str) -> None:
-    assert ask(Kpa(TARGET, BOUNDS), parts, ready) == expected, why
+    kpa = Kpa(TARGET, BOUNDS)
+    kpa.decide(0, Metrics(0), Replicas(1, 1))  # it starts beside one pod, so in no panic
+    assert ask(kpa, parts, ready) == expected, why
 
 
 def test_kpa_in_panic_only_goes_up_until_a_minute_after() -> None:
@@ -67,6 +69,36 @@ def test_kpa_in_panic_only_goes_up_until_a_minute_after() -> None:
     assert answers[:31] == [20] * 31
     assert answers[31] == 10, "halved in each tick, then"
     assert answers[-1] == 2
+
+
+@pytest.mark.parametrize(
+    ("ready", "kept", "why"),
+    [
+        (20, 20, "4 in flight at 2 each are 2, but in panic nothing goes down"),
+        (2, 2, ""),
+        (1, 2, "one pod is no panic, and two are wanted"),
+    ],
+)
+def test_a_kpa_that_starts_keeps_what_is_ready_for_a_minute(ready: int, kept: int, why: str) -> None:
+    """`newAutoscaler`: "always start in the panic mode, if the deployment is scaled up over 1 pod"."""
+    kpa, found = Kpa(TARGET, BOUNDS), metrics((4, 60))
+    for start in (60, 500):
+        size, sizes = ready, {}
+        for now in range(start, start + 100, 2):
+            while known_to(found) < now:
+                found.add(Second(0, 0, 0, 4.0, 0.0, 0))
+            size = sizes[now] = kpa.decide(now, found, Replicas(size, size))
+        assert {sizes[now] for now in range(start, start + 61, 2)} == {kept}, why
+        assert sizes[start + 62] == max(2, kept // 2), "halved in each tick, then"
+        assert size == 2
+        kpa.restart()
+
+
+def test_a_kpa_that_starts_while_nothing_is_known_is_in_panic_by_then() -> None:
+    kpa = Kpa(TARGET, BOUNDS)
+    assert kpa.decide(2, Metrics(0), Replicas(6, 6)) == 6
+    assert kpa.decide(60, metrics((4, 60)), Replicas(6, 6)) == 6
+    assert kpa.decide(64, metrics((4, 64)), Replicas(6, 6)) == 3, "62 s after it started"
 
 
 # The HPA
@@ -112,6 +144,30 @@ def test_hpa_goes_down_to_the_highest_of_5_min() -> None:
     assert behaviour.limit(285, 10, 3) == 10
     assert behaviour.limit(300, 10, 3) == 4
     assert behaviour.limit(315, 4, 3) == 3
+
+
+@pytest.mark.parametrize("kind", [HpaOnRate, HpaOnConcurrency, Keda])
+def test_an_hpa_that_starts_keeps_what_it_finds_for_5_min(
+    kind: type[HpaOnRate | HpaOnConcurrency | Keda],
+) -> None:
+    """`recordInitialRecommendation`: the present number is the first; KEDA's is an HPA above one."""
+    hpa, found = kind(TARGET, BOUNDS), metrics((8, 60))
+    for start in (60, 600):
+        size, sizes = 20, {}
+        for now in range(start, start + 331, 15):
+            while known_to(found) < now:
+                found.add(Second(0, 80, 80, 8.0, 0.0, 0))
+            size = sizes[now] = hpa.decide(now, found, Replicas(size, size))
+        assert {sizes[now] for now in range(start, start + 300, 15)} == {20}
+        assert sizes[start + 300] == 4, "8 in flight at 2 each, 80 requests/s at 20 each"
+        hpa.restart()
+
+
+def test_an_hpa_that_starts_while_nothing_is_known_counts_from_then() -> None:
+    hpa = HpaOnRate(TARGET, BOUNDS)
+    assert hpa.decide(0, Metrics(0), Replicas(20, 20)) == 20
+    assert hpa.decide(285, metrics((8, 285)), Replicas(20, 20)) == 20
+    assert hpa.decide(300, metrics((8, 300)), Replicas(20, 20)) == 4
 
 
 def test_hpa_looks_at_15_s() -> None:

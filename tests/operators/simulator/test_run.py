@@ -149,6 +149,16 @@ def test_after_a_restart_it_knows_the_traffic_from_prometheus() -> None:
         assert other == pytest.approx(one, rel=0.2), of
 
 
+@pytest.mark.parametrize("name", compare.POLICIES)
+def test_nobody_takes_replicas_away_because_of_a_restart(name: str) -> None:
+    """Within a fall to a third. Each has its own way to be careful then; the shortest, Knative's, lasts a minute."""
+    run = a_run(arrivals=traffic.draw(traffic.steps((300, 600), (100, 300)), 1, gamma_shape=None), initial=12)
+    run = replace(run, faults=Faults(restarts=(620,)))
+    wanted = simulate(run, policy(name, run)).wanted
+    assert wanted[618] > 4
+    assert wanted[619:680].min() >= wanted[618]
+
+
 # Scenarios and traces
 
 

@@ -1,0 +1,1 @@
+"""Made-up releases, on which the judge is compared with the rules of others."""

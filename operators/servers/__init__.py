@@ -1,0 +1,1 @@
+"""ModelServers: what runs of them, how many, and what is said of it."""
