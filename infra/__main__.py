@@ -26,7 +26,7 @@ try:
     state = state_dir(pulumi.get_stack())
     for warning in identity.verify(stack, state, applying=not pulumi.runtime.is_dry_run()):
         pulumi.log.warn(warning)
-    values = stack_secrets.read(stack)
+    values = stack_secrets.read(stack, state)
 except SwitchboardError as error:
     raise pulumi.RunError(str(error)) from None
 deploy(stack, state=state, secrets=values)

@@ -10,6 +10,7 @@ import typer
 
 from infra import render_cli
 from infra.stack_option import StackOption, known
+from switchboard.errors import SwitchboardError
 from switchboard.paths import DEFAULT_STACK
 
 app = typer.Typer(no_args_is_help=True, help="What is there: the cloud, its stacks and its tools.")
@@ -89,9 +90,12 @@ def doctor(stack: StackOption = DEFAULT_STACK, output: OutputOption = "text") ->
 
 
 @app.command(epilog='Example: `eval "$(switchboard env)"`, then `kubectl --context public get pods -A`')
-def env(stack: StackOption = DEFAULT_STACK) -> None:
-    """Print the environment in which plain `pulumi up` and `kubectl` work on the stack."""
-    from infra import pulumi_cli
+def env(
+    stack: StackOption = DEFAULT_STACK,
+    user: Annotated[str, typer.Option(help="Who to be in MLflow.")] = "trainer",
+) -> None:
+    """Print the environment in which plain `pulumi up`, `kubectl` and MLflow's clients work on the stack."""
+    from infra import pulumi_cli, registry_login
     from infra.local import toolchain
     from infra.status import read
 
@@ -101,6 +105,10 @@ def env(stack: StackOption = DEFAULT_STACK) -> None:
         values["SWITCHBOARD_GATEWAY_URL"] = endpoints.gateway
     if endpoints.mlflow:
         values["MLFLOW_TRACKING_URI"] = endpoints.mlflow
+        try:
+            values |= registry_login.variables(registry_login.read(stack, user))
+        except SwitchboardError as error:  # the rest is of use without
+            typer.echo(f"warning: {error}", err=True)
     for name, value in values.items():
         typer.echo(f"export {name}={shlex.quote(value)}")
 
@@ -115,6 +123,18 @@ def pulumi(ctx: typer.Context, stack: StackOption = DEFAULT_STACK) -> None:
     from infra.local import toolchain
 
     sys.exit(pulumi_cli.run(stack, toolchain.locate(), ctx.args))
+
+
+@app.command(epilog='Example: `eval "$(switchboard infra credentials trainer --stack staging)"`')
+def credentials(
+    user: Annotated[str, typer.Argument(help="A user of MLflow: one of every stack's, or a person.")],
+    stack: StackOption = DEFAULT_STACK,
+) -> None:
+    """Print a user's name and password for MLflow as variables, for whoever may read Secrets in the private site."""
+    from infra import registry_login
+
+    for name, value in registry_login.variables(registry_login.read(stack, user)).items():
+        typer.echo(f"export {name}={shlex.quote(value)}")
 
 
 def _toolchain() -> typer.Typer:

@@ -18,6 +18,7 @@ import pulumi
 from pulumi.runtime.mocks import MockMonitor
 from pulumi.runtime.proto import resource_pb2
 
+from infra import made
 from infra.components.program import deploy
 from infra.config import PROJECT, Stack
 from infra.plugin import wire
@@ -55,6 +56,12 @@ class Declared:
     def revealed(self) -> wire.Properties:
         """The manifest as it is sent, secrets in the clear: for judging it, never for writing it down."""
         return dict(wire.to_kubernetes(self.manifest))
+
+    def becomes(self) -> list[Declared]:
+        """What the operator makes of a ModelServer; of other objects nothing."""
+        if not made.is_model_server(self.manifest):
+            return []
+        return [Declared(self.site, manifest) for manifest in made.manifests(self.revealed())]
 
 
 def declare(stack: Stack, *, name: str) -> list[Declared]:

@@ -3,6 +3,8 @@
 One folder a site, one file an object, and a `kustomization.yaml` a site, so that `kubectl apply --server-side -k
 OUT/SITE` applies it. No secret is ever written: neither the values of Secrets nor what the program marks as secret
 elsewhere; each is named in the file's head. Twice the same stack file gives the same bytes.
+
+What the operator will make of ModelServers is written too, in a folder of each site that no `kustomization.yaml` names.
 """
 
 from __future__ import annotations
@@ -22,6 +24,9 @@ from switchboard.errors import SwitchboardError
 
 CLUSTER = "_cluster"
 """The folder of a site's objects that belong to the whole cluster; no namespace has such a name."""
+
+MADE = "_made"
+"""The folder of what the operator makes: to be read and judged, and applied by nobody else."""
 
 LEFT_OUT = "secret-left-out"
 MARKER = "rendered.json"
@@ -62,17 +67,12 @@ def render(stack: str, objects: Iterable[Declared]) -> Rendered:
     resources: dict[str, list[str]] = {}
     for one in objects:
         path = _path(one)
-        if path in rendered.files:
-            raise SwitchboardError(
-                f"two objects would be written as {path}: {one.kind} {one.name} is there twice"
-            )
-        manifest, secrets = without_secrets(one.manifest)
-        rendered.files[path] = _head(secrets) + _dump(manifest)
-        rendered.left_out += [Place(file=path, field=field) for field in secrets]
-        rendered.unknown += [Place(file=path, field=field) for field in _unknown(manifest)]
+        _add(rendered, path, one)
         listed = resources.setdefault(one.site, [])
         if one.kind != "Secret":  # applied without its values it would look as if it were there
             listed.append(str(PurePosixPath(path).relative_to(one.site)))
+        for made in one.becomes():
+            _add(rendered, _path(made, MADE), made, f"# the operator makes it of {one.kind} {one.name}\n")
     for site, paths in resources.items():
         rendered.files[f"{site}/kustomization.yaml"] = _dump(
             {
@@ -84,13 +84,24 @@ def render(stack: str, objects: Iterable[Declared]) -> Rendered:
     return rendered
 
 
-def _path(one: Declared) -> str:
+def _add(rendered: Rendered, path: str, one: Declared, head: str = "") -> None:
+    if path in rendered.files:
+        raise SwitchboardError(
+            f"two objects would be written as {path}: {one.kind} {one.name} is there twice"
+        )
+    manifest, secrets = without_secrets(one.manifest)
+    rendered.files[path] = head + _head(secrets) + _dump(manifest)
+    rendered.left_out += [Place(file=path, field=field) for field in secrets]
+    rendered.unknown += [Place(file=path, field=field) for field in _unknown(manifest)]
+
+
+def _path(one: Declared, folder: str = "") -> str:
     name = f"{one.kind.lower()}-{one.name}"
     if "/" in one.name or "/" in (one.namespace or ""):
         raise SwitchboardError(
             f"{one.kind} {one.name} of site {one.site} can't be a file: its name has a slash"
         )
-    return f"{one.site}/{one.namespace or CLUSTER}/{name}.yaml"
+    return str(PurePosixPath(one.site, folder, one.namespace or CLUSTER, f"{name}.yaml"))
 
 
 def without_secrets(manifest: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:

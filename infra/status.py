@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, Field
 
@@ -17,10 +18,10 @@ from infra.local import cloud
 from infra.local.layout import SiteLayout
 from switchboard import labels
 from switchboard.errors import SwitchboardError
+from switchboard.kinds import MODEL_SERVERS
 from switchboard.kube import (
     DEPLOYMENTS,
     SERVICES,
-    STATEFUL_SETS,
     ApiError,
     Credentials,
     Kind,
@@ -32,6 +33,8 @@ from switchboard.paths import state_dir
 from switchboard.text import columns
 
 MISSING = "missing"
+ALL_READY = "ReplicasReady"
+"""The reason of a ModelServer's condition `Ready` where there is nothing to tell."""
 ENDPOINT = f"{labels.DOMAIN}/endpoint"
 
 
@@ -140,13 +143,14 @@ def expected(stack: config.Stack) -> dict[str, list[str]]:
             sites[site.name] = [f"{kind}/{name}" for kind in ("deployment", "endpoint") for name in names]
             continue
         regions = [edge.region for edge in site.edges]
-        parts = ["deployment/gateway", "deployment/prometheus", "endpoint/gateway", "endpoint/prometheus"]
+        parts = [f"deployment/{name}" for name in ("gateway", "operator", "prometheus")]
+        parts += ["endpoint/gateway", "endpoint/prometheus"]
         for region in regions:
             parts += [f"deployment/gateway-{region}", f"endpoint/edge-{region}"]
         for server in stack.model_servers:
-            parts.append(f"statefulset/{server.name}")
-            if server.edge_replicas:
-                parts += [f"statefulset/{server.name}-{region}" for region in regions]
+            parts.append(f"modelserver/{server.name}")
+            if server.on_edges:
+                parts += [f"modelserver/{server.name}-{region}" for region in regions]
         sites[site.name] = parts
     return sites
 
@@ -161,15 +165,57 @@ async def _in_cluster(
 ) -> set[str]:
     """Add the site's workloads and addresses; returns the names of those that are there, as `expected` has them."""
     async with Kube(Credentials.from_kubeconfig(layout.kubeconfig), timeout_s=5) as kube:
-        services, deployments, stateful = await asyncio.gather(
+        services, deployments, servers = await asyncio.gather(
             kube.list(SERVICES, namespace, label_selector=ENDPOINT),
             kube.list(DEPLOYMENTS, namespace),
-            kube.list(STATEFUL_SETS, namespace),
+            _model_servers(kube, namespace),
         )
-    found.workloads += [_workload(DEPLOYMENTS, item) for item in deployments]
-    found.workloads += [_workload(STATEFUL_SETS, item) for item in stateful]
+    # A ModelServer's own Deployment is told of by its status.
+    found.workloads += [_workload(DEPLOYMENTS, item) for item in deployments if not _is_made(item)]
+    found.workloads += [_model_server(item) for item in servers]
     addresses = [_endpoint(service, role, endpoints) for service in services]
     return {part.name for part in found.workloads} | {f"endpoint/{name}" for name in addresses if name}
+
+
+async def _model_servers(kube: Kube, namespace: str) -> list[Object]:
+    """None in a site that has no definition of them (yet)."""
+    try:
+        return await kube.list(MODEL_SERVERS, namespace)
+    except ApiError as error:
+        if error.not_found:
+            return []
+        raise
+
+
+def _is_made(item: Object) -> bool:
+    return any(owner["kind"] == MODEL_SERVERS.kind for owner in item["metadata"].get("ownerReferences") or ())
+
+
+def _model_server(item: Object) -> Part:
+    """Healthy where the operator says so of the object as it is now; why not, in its words."""
+    status = item.get("status") or {}
+    ready = ready_condition(item)
+    told = f"{status.get('readyReplicas', 0)}/{status.get('desiredReplicas', 0)} ready"
+    if ready is None:
+        told += ": the operator hasn't looked at it as it is now"
+    else:
+        reason = ready["reason"] if ready["reason"] != ALL_READY else ""
+        told = ": ".join(filter(None, (told, reason, ready.get("message"))))
+    return Part(
+        name=f"{MODEL_SERVERS.kind.lower()}/{item['metadata']['name']}",
+        healthy=ready is not None and ready["status"] == "True",
+        note=" ".join(told.split()),
+    )
+
+
+def ready_condition(server: Object) -> dict[str, Any] | None:
+    """The condition `Ready` of a ModelServer; None where it is about an earlier generation, or isn't there yet."""
+    conditions = (server.get("status") or {}).get("conditions") or ()
+    found: dict[str, Any] | None = next((one for one in conditions if one["type"] == "Ready"), None)
+    current = found is not None and found.get("observedGeneration", 0) >= server["metadata"].get(
+        "generation", 0
+    )
+    return found if current else None
 
 
 def _workload(kind: Kind, item: Object) -> Part:

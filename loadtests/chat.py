@@ -23,7 +23,7 @@ from locust import FastHttpUser, events, task
 from loadtests.expected import wrong_with
 from loadtests.plan import PER_USER_VARIABLE, TIMEOUT_S
 from loadtests.questions import QUESTIONS
-from loadtests.recorder import Recorder
+from loadtests.recorder import VERSION, Recorder
 
 PERIOD_S = 1 / float(os.environ.get(PER_USER_VARIABLE, "0.2"))
 
@@ -62,6 +62,8 @@ class ChatUser(FastHttpUser):
                 answer = None
             if problem := wrong_with(answer, self.language):
                 response.failure(problem)
+            else:
+                response.request_meta["context"][VERSION] = answer["model_version"]
 
 
 def _refusal(response: Any) -> str:

@@ -11,17 +11,24 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from loadtests.figures import Figures, breaches, seconds_of, table, users_for
-from loadtests.plan import PER_USER_VARIABLE, RESULT_VARIABLE, TIMEOUT_S
+from loadtests.plan import (
+    PER_USER_VARIABLE,
+    REQUESTS_VARIABLE,
+    RESULT_VARIABLE,
+    SECONDS_VARIABLE,
+    TIMEOUT_S,
+)
 from switchboard.errors import SwitchboardError
+from switchboard.printing import Output, OutputOption
 from switchboard.progress import Progress
 
 GATEWAY_VARIABLE = "SWITCHBOARD_GATEWAY_URL"
@@ -29,11 +36,6 @@ STOP_WITHIN_S = 60.0
 """How much longer than its duration a run may take (start of Locust, the last answers, the report)."""
 
 app = typer.Typer(no_args_is_help=True, help="Does it hold: customers on a service, and a verdict.")
-
-
-class Output(StrEnum):
-    TEXT = "text"
-    JSON = "json"
 
 
 @app.callback()
@@ -52,7 +54,14 @@ def chat(
     max_failed: Annotated[int, typer.Option(help="Requests that may fail.")] = 0,
     p99: Annotated[str, typer.Option(help="The slowest 99th percentile that will do.")] = "300ms",
     html: Annotated[Path | None, typer.Option(help="Write Locust's report here.")] = None,
-    output: Annotated[Output, typer.Option(help="How to print the figures.")] = Output.TEXT,
+    seconds: Annotated[
+        Path | None, typer.Option(help="Write each second's requests (due, good, failed) here, as CSV.")
+    ] = None,
+    requests: Annotated[
+        Path | None,
+        typer.Option(help="Write each request (began, took, failed why, model version) here, as CSV."),
+    ] = None,
+    output: OutputOption = Output.TEXT,
 ) -> None:
     """Ask the chat service questions in English and Chinese at a constant rate."""
     if not url:
@@ -63,12 +72,16 @@ def chat(
     if not 0 < rate <= 10_000:
         raise SwitchboardError(f"--rate {rate:g} can't be; it must be above 0 and at most 10000")
     duration_s, p99_s = _seconds("--duration", duration), _seconds("--p99", p99)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as at Ctrl-C: Locust ends with it
     with Progress() as progress, progress.step(f"{rate:g} questions/s for {duration_s:g} s") as step:
         found = run(
             url,
             rate_rps=rate,
             duration_s=duration_s,
             html=html,
+            seconds=seconds,
+            requests=requests,
             on_progress=lambda so_far: step.detail(f"{so_far.total:,} asked, {so_far.failed:,} failed"),
         )
     broken = breaches(found, max_failed=max_failed, p99_s=p99_s)
@@ -89,6 +102,8 @@ def run(
     rate_rps: float,
     duration_s: float,
     html: Path | None = None,
+    seconds: Path | None = None,
+    requests: Path | None = None,
     on_progress: Callable[[Figures], Any] = lambda _: None,
 ) -> Figures:
     """Put customers on `url` at `rate_rps` for `duration_s`, in a process of its own; what they measured.
@@ -116,6 +131,10 @@ def run(
             RESULT_VARIABLE: str(result),
             PER_USER_VARIABLE: repr(rate_rps / users),
         }
+        for variable, file in ((SECONDS_VARIABLE, seconds), (REQUESTS_VARIABLE, requests)):
+            if file is not None:
+                file.parent.mkdir(parents=True, exist_ok=True)
+                environment[variable] = str(file.absolute())
         with log.open("wb") as out:
             child = subprocess.Popen(
                 command, env=environment, cwd=folder, stdin=subprocess.DEVNULL, stdout=out, stderr=out

@@ -9,9 +9,11 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
 from pydantic import BaseModel
+
+from switchboard.requests import Request, percentile
 
 GOOD_WITHIN_S: Final = 0.3
 """The service level: an answer counts when it is right and as fast as this."""
@@ -22,14 +24,6 @@ GOOD_SHARE: Final = 0.99
 _UNITS_S: Final[Mapping[str, float]] = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
-class Request(NamedTuple):
-    """One request: when it began (seconds since the epoch), how long it took, and why it failed (None: it didn't)."""
-
-    started_s: float
-    seconds: float
-    failure: str | None
-
-
 class Figures(BaseModel):
     """Times in milliseconds; `None` where there was no request."""
 
@@ -38,6 +32,8 @@ class Figures(BaseModel):
     duration_s: float
     rate_rps: float
     """Requests begun a second, over the run."""
+    first_s: float | None = None
+    """When the first request began, in seconds since the epoch."""
     mean_ms: float | None
     p50_ms: float | None
     p90_ms: float | None
@@ -66,6 +62,7 @@ def figures(requests: Sequence[Request], duration_s: float) -> Figures:
         failed=failures.total(),
         duration_s=round(duration_s, 3),
         rate_rps=round(len(times) / duration_s, 2) if duration_s > 0 else 0.0,
+        first_s=min((request.started_s for request in requests), default=None),
         mean_ms=_ms(sum(times) / len(times)) if times else None,
         p50_ms=_ms(percentile(times, 50)) if times else None,
         p90_ms=_ms(percentile(times, 90)) if times else None,
@@ -77,11 +74,16 @@ def figures(requests: Sequence[Request], duration_s: float) -> Figures:
     )
 
 
-def percentile(ordered: Sequence[float], percent: float) -> float:
-    """The nearest-rank percentile: the smallest value that at least `percent` % of all values don't exceed."""
-    if not ordered:
-        raise ValueError("no values")
-    return ordered[max(0, math.ceil(len(ordered) * percent / 100) - 1)]
+def by_second(requests: Sequence[Request]) -> list[tuple[int, int, int, int]]:
+    """Of each second in which requests were due (seconds since the epoch, in order): how many were due, answered well
+    and in time, and failed."""
+    found: dict[int, list[int]] = {}
+    for request in requests:
+        row = found.setdefault(math.floor(request.started_s), [0, 0, 0])
+        row[0] += 1
+        row[1] += request.failure is None and request.seconds <= GOOD_WITHIN_S
+        row[2] += request.failure is not None
+    return [(second, *found[second]) for second in sorted(found)]  # type: ignore[misc]
 
 
 def breaches(found: Figures, *, max_failed: int, p99_s: float | None) -> list[str]:

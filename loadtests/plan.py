@@ -12,3 +12,9 @@ RESULT_VARIABLE: Final = "SWITCHBOARD_LOADTEST_RESULT"
 
 PER_USER_VARIABLE: Final = "SWITCHBOARD_LOADTEST_PER_USER_RPS"
 """Environment variable: how many questions a second each user asks."""
+
+SECONDS_VARIABLE: Final = "SWITCHBOARD_LOADTEST_SECONDS"
+"""Environment variable: the file that each second's counts go to, if anyone wants them."""
+
+REQUESTS_VARIABLE: Final = "SWITCHBOARD_LOADTEST_REQUESTS"
+"""Environment variable: the file that each request goes to, if anyone wants it."""

@@ -9,14 +9,19 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import gevent
 from locust.env import Environment
 
-from loadtests.figures import Request, figures
-from loadtests.plan import RESULT_VARIABLE
+from loadtests.figures import by_second, figures
+from loadtests.plan import REQUESTS_VARIABLE, RESULT_VARIABLE, SECONDS_VARIABLE
+from switchboard.requests import Request, write
+
+VERSION = "version"
+"""In a request's context: which version of the model has answered."""
 
 
 class Recorder:
@@ -48,11 +53,13 @@ class Recorder:
         response_time: float,
         exception: BaseException | None = None,
         start_time: float | None = None,
+        context: Mapping[str, Any] | None = None,
         **_: Any,
     ) -> None:
         seconds = response_time / 1000
         began = start_time if start_time is not None else time.time() - seconds
-        self._requests.append(Request(began, seconds, _reason(exception)))
+        version = (context or {}).get(VERSION, "")
+        self._requests.append(Request(began, seconds, _reason(exception), version))
 
     def _report(self) -> None:
         while self._ended_s is None:
@@ -71,6 +78,12 @@ class Recorder:
         if not done:
             failed = sum(request.failure is not None for request in self._requests)
             found = found.model_copy(update={"total": len(self._requests), "failed": failed})
+        if done and (seconds := os.environ.get(SECONDS_VARIABLE)):
+            rows = ("second,due,good,failed", *(",".join(map(str, row)) for row in by_second(self._requests)))
+            Path(seconds).write_text("\n".join(rows) + "\n")
+        if done and (each := os.environ.get(REQUESTS_VARIABLE)):
+            with Path(each).open("w", newline="") as file:
+                write(self._requests, file)
         partial = self._path.with_suffix(".partial")
         partial.write_text(json.dumps({"done": done, "figures": found.model_dump()}))
         partial.replace(self._path)

@@ -15,28 +15,52 @@ import io
 import os
 import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Coroutine, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 import yaml
 
 from infra import config
 from infra.local.layout import API_PORT, SiteLayout
 from switchboard import paths
+from switchboard.paths import ROOT
 from switchboard.progress import Progress
-from tests.fixtures_mlflow import mlflow_process, mlflow_server
+from tests.fixtures_mlflow import guarded, mlflow_process, mlflow_server
+from tests.lifeline import DONE
 
-__all__ = ["mlflow_process", "mlflow_server"]
+__all__ = ["guarded", "mlflow_process", "mlflow_server"]
 
 # A job in the background of a script is born deaf to Ctrl-C, and so would be all that the tests start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# An example's 200 ms are a wall clock tighter than a busy machine's; a test that hangs has pytest's timeout.
+hypothesis.settings.register_profile("switchboard", deadline=None)
+hypothesis.settings.load_profile("switchboard")
+
 FIRST, LAST = 150, 199
 """127.150-127.199 are the tests' own; each session takes one for its network and Services each."""
+
+
+FIRST_MODULES = ("test_cloud.py", "operators/live/test_faults.py", "models/test_gate.py", "operators/live/")
+"""What takes minutes, or waits for most of its time: begun late, one worker would be at it when the others are done."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Those first, in that order; the rest in whatever order there is."""
+    here = str(Path(__file__).parent)
+
+    def rank(item: pytest.Item) -> int:
+        name = str(item.path).removeprefix(f"{here}/")
+        return next((at for at, one in enumerate(FIRST_MODULES) if name.startswith(one)), len(FIRST_MODULES))
+
+    items.sort(key=rank)
 
 
 @dataclass(frozen=True)
@@ -65,14 +89,9 @@ def free_networks(count: int) -> list[str]:
     found: list[str] = []
     for offset in range(span):
         network = f"127.{FIRST + (os.getpid() * 4 + offset) % span}"
-        guard = socket.socket()
-        try:
-            guard.bind((f"{network}.255.254", API_PORT))
-        except OSError:
-            guard.close()
+        if not reserve(f"{network}.255.254"):
             continue
-        _reserved.append(guard)
-        with socket.socket() as probe:  # a control plane that a test session left when it was killed
+        with socket.socket() as probe:  # a control plane that was left when a test run was killed
             if probe.connect_ex((f"{network}.0.1", API_PORT)) != 0:
                 found.append(f"{network}.0.0/16")
         if len(found) == count:
@@ -80,10 +99,39 @@ def free_networks(count: int) -> list[str]:
     raise RuntimeError(f"no {count} free networks in 127.{FIRST}-127.{LAST}")
 
 
+def free_subnets(network: str) -> Iterator[str]:
+    """The first three numbers of /24 networks in the /16 `network` (its first two), reserved in the same way."""
+    for third in range(256):
+        if reserve(f"{network}.{third}.254"):
+            yield f"{network}.{third}"
+    raise RuntimeError(f"no free /24 in {network}.0.0/16")
+
+
+def reserve(address: str) -> bool:
+    """Whether the address was nobody's and is this process's now, until it ends."""
+    guard = socket.socket()
+    try:
+        guard.bind((address, API_PORT))
+    except OSError:
+        guard.close()
+        return False
+    _reserved.append(guard)
+    return True
+
+
 @functools.cache
 def shared_networks() -> list[str]:
     """Four for all tests that leave nothing running at their addresses: there are not so many to have."""
     return free_networks(4)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def lifeline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Whatever ends this process: no cloud that a test brought up outlives it."""
+    command = [sys.executable, "-m", "tests.lifeline", str(tmp_path_factory.getbasetemp())]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, start_new_session=True) as watcher:
+        yield
+        watcher.communicate(DONE)
 
 
 def write_stack(root: Path, stack: str, networks: list[str] | None = None) -> dict[str, str]:

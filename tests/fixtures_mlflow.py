@@ -1,13 +1,16 @@
-"""A real MLflow server for tests: SQLite and local artifacts in a temporary folder, one worker, loopback only.
+"""Real MLflow servers for tests: SQLite and local artifacts in a temporary folder, one worker, loopback only.
 
 Import `mlflow_process` and `mlflow_server` into a folder's `conftest.py`. It is one server for the whole session, so
 tests use model names of their own and never stop it; who needs a registry that fails puts `Cuttable` in front of it.
+`guarded` is one that asks who you are, as the stacks' do; the first lets everybody do everything.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -16,13 +19,15 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-HOST, PORT = "127.37.0.1", 5000
+from switchboard.registry_users import SERVICES, Role
+
+HOST = "127.37.0.1"
 READY_S = 120.0
 
 
@@ -35,9 +40,45 @@ class MlflowProcess:
     pid: int
 
 
+@dataclass(frozen=True)
+class Guarded:
+    """A running server with `models.access`, and the passwords of its users."""
+
+    url: str
+    log: Path
+    passwords: Mapping[str, str]
+
+    def login(self, user: str) -> dict[str, str]:
+        """The variables of a client of that user."""
+        return {"MLFLOW_TRACKING_USERNAME": user, "MLFLOW_TRACKING_PASSWORD": self.passwords[user]}
+
+
 @pytest.fixture(scope="session")
 def mlflow_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowProcess]:
     directory = tmp_path_factory.mktemp("mlflow")
+    with serve(directory) as (url, pid):
+        yield MlflowProcess(url, directory / "artifacts", pid)
+
+
+@pytest.fixture(scope="session")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
+    """The session's server that asks who you are; beside the services' users `li`, `wu` and `chen`."""
+    directory = tmp_path_factory.mktemp("guarded")
+    roles = {**SERVICES, "li": Role.TRAINER, "wu": Role.READER, "chen": Role.RELEASE}
+    passwords = {name: secrets.token_urlsafe(16) for name in roles}
+    accounts = [{"name": name, "role": role, "password": passwords[name]} for name, role in roles.items()]
+    (directory / "accounts.json").write_text(json.dumps(accounts))
+    env = {
+        "MLFLOW_ACCOUNTS_FILE": str(directory / "accounts.json"),
+        "MLFLOW_ACCOUNTS_DATABASE_URI": f"sqlite:///{directory}/accounts.db",
+    }
+    with serve(directory, "--app-name", "switchboard", env=env) as (url, _):
+        yield Guarded(url, directory / "server.log", passwords)
+
+
+@contextlib.contextmanager
+def serve(directory: Path, *more: str, env: Mapping[str, str] | None = None) -> Iterator[tuple[str, int]]:
+    """A server that keeps its data in `directory`, its address and its process's id; `more` are arguments."""
     port = _free_port()
     log_path = directory / "server.log"
     command = [
@@ -45,15 +86,21 @@ def mlflow_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowP
         *("--backend-store-uri", f"sqlite:///{directory}/mlflow.db"),
         *("--artifacts-destination", str(directory / "artifacts"), "--serve-artifacts"),
         *("--allowed-hosts", f"{HOST}:*,localhost:*,127.*"),
+        *more,
     ]
     with log_path.open("wb") as log:
         process = subprocess.Popen(
-            command, stdout=log, stderr=subprocess.STDOUT, cwd=directory, start_new_session=True, env=_env()
+            command,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            cwd=directory,
+            start_new_session=True,
+            env={**_env(), **(env or {})},
         )
     try:
         url = f"http://{HOST}:{port}"
         _wait_ready(url, process, log_path)
-        yield MlflowProcess(url, directory / "artifacts", process.pid)
+        yield url, process.pid
     finally:
         # The session of its own holds the server's worker too.
         with contextlib.suppress(ProcessLookupError):
@@ -81,16 +128,10 @@ def _env() -> dict[str, str]:
 
 
 def _free_port() -> int:
-    """5000 where it is free, else any: two test sessions may run on one machine."""
-    for port in (PORT, 0):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((HOST, port))
-            except OSError:
-                continue
-            return int(probe.getsockname()[1])
-    raise RuntimeError(f"no free port on {HOST}")
+    """Not MLflow's usual one: two test runs, or two workers of one, may be on a machine."""
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return int(probe.getsockname()[1])
 
 
 def _wait_ready(url: str, process: subprocess.Popen[bytes], log_path: Path) -> None:

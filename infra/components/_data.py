@@ -67,19 +67,20 @@ def workload_meta(
     *,
     checkov: Mapping[str, str] | None = None,
     kube_score: Mapping[str, str] | None = None,
-    recovery: str | None = None,
+    policy: Mapping[str, str] | None = None,
+    notes: Mapping[str, str] | None = None,
 ) -> ObjectMetaArgs:
-    """Metadata of a workload; `checkov`, `kube_score` and `recovery` are its own exceptions (see
-    `infra.components.exceptions`) beside the usual."""
+    """Metadata of a workload; `checkov`, `kube_score` and `policy` are its own exceptions (see
+    `infra.components.exceptions`) beside the usual, `notes` other annotations."""
     embedded = namespace.site.embedded is not None
     of_images = dict.fromkeys(("CKV_K8S_15", "CKV_K8S_43"), NO_REGISTRY) if embedded else {}
     pulls = {"container-image-pull-policy": NO_REGISTRY if embedded else PULLED_ONCE}
     made = exceptions(
         checkov={**of_images, **(checkov or {})},
         kube_score={**pulls, **(kube_score or {})},
-        recovery=recovery,
+        policy=policy,
     )
-    return meta(namespace, name, match, data, made)
+    return meta(namespace, name, match, data, {**made, **(notes or {})})
 
 
 def pod_meta(

@@ -8,17 +8,15 @@ import pulumi
 from pulumi_kubernetes.core.v1 import (
     ContainerArgs,
     ContainerPortArgs,
-    ResourceRequirementsArgs,
     VolumeArgs,
     VolumeMountArgs,
 )
 
 from infra.components import _pod
+from switchboard.podspec import Spec
 
 
-def container(
-    name: str, image: str, *, port: int, args: Sequence[str], resources: ResourceRequirementsArgs
-) -> ContainerArgs:
+def container(name: str, image: str, *, port: int, args: Sequence[str], resources: Spec) -> ContainerArgs:
     """`prometheus` or `alertmanager`: its configuration in `/etc/<name>`, its data in `/<name>`."""
     return _pod.container(
         name,

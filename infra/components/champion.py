@@ -16,15 +16,17 @@ from infra.components.account import account
 from infra.components.mlflow import CLIENT_ENVIRONMENT, data_of
 from infra.components.site import SiteNamespace
 from infra.config import ModelServer
+from switchboard.registry_users import FOLDER, FOLDER_VARIABLE
 
 
 @dataclass(frozen=True)
 class ChampionArgs:
-    """Whose model, by which image, in which registry."""
+    """Whose model, by which image, in which registry, and the Secret of the user that it is there."""
 
     server: ModelServer
     image: str
     mlflow_url: pulumi.Input[str]
+    user: pulumi.Input[str]
 
     @property
     def name(self) -> str:
@@ -64,13 +66,20 @@ class Champion(pulumi.ComponentResource):
                                 env={
                                     "HOME": "/tmp",
                                     "MLFLOW_TRACKING_URI": args.mlflow_url,
+                                    FOLDER_VARIABLE: FOLDER,
                                     **CLIENT_ENVIRONMENT,
                                 },
                                 resources=_pod.resources("500m", "512Mi", "2Gi", scratch="1Gi"),
-                                mounts=[VolumeMountArgs(name="tmp", mount_path="/tmp")],
+                                mounts=[
+                                    VolumeMountArgs(name="tmp", mount_path="/tmp"),
+                                    VolumeMountArgs(name="mlflow-user", mount_path=FOLDER, read_only=True),
+                                ],
                             )
                         ],
-                        volumes=[_pod.scratch("tmp", "1Gi")],
+                        volumes=[
+                            _pod.scratch("tmp", "1Gi"),
+                            _pod.secret_volume("mlflow-user", args.user),
+                        ],
                         restart_policy="Never",
                     ),
                 ),

@@ -1,6 +1,7 @@
 """Exceptions from the independent checkers, made on the object that they are about, each with its reason beside it.
 
-Of our own policies only one takes an exception: `recovery-budget`, for a StatefulSet that isn't back by itself.
+Of our own policies two take one: `recovery-budget`, for a StatefulSet that isn't back by itself, and `spare-replica`,
+for a model server of the core that may be away.
 
     annotations=exceptions(kube_score={"container-image-pull-policy": "a digest means one content"})
 
@@ -19,17 +20,17 @@ IGNORED = "kube-score/ignore"
 REASON = f"kube-score.{DOMAIN}/"
 """Before the name of a check: why kube-score is told to leave it out, which its own annotation has no room for."""
 
-RECOVERY = f"policy.{DOMAIN}/recovery-budget"
-"""Why a StatefulSet may be without its replica until a person has acted on a lost node."""
+POLICY = f"policy.{DOMAIN}/"
+"""Before the name of a policy of ours (`infra.policy`): why the object may break it, where that policy lets it."""
 
 
 def exceptions(
     *,
     checkov: Mapping[str, str] | None = None,
     kube_score: Mapping[str, str] | None = None,
-    recovery: str | None = None,
+    policy: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
-    """The annotations by which an object is exempt from these checks (check → reason), and why from `recovery-budget`.
+    """The annotations by which an object is exempt from these checks (check → reason), and from policies of ours.
 
     >>> exceptions(checkov={"CKV_K8S_38": "it watches pods"}, kube_score={"pod-probes-identical": "it has one path"})
     {'checkov.io/skip1': 'CKV_K8S_38=it watches pods', 'kube-score/ignore': 'pod-probes-identical', \
@@ -51,7 +52,7 @@ def exceptions(
     if kube_score:
         found[IGNORED] = ",".join(sorted(kube_score))
         found |= {REASON + check: why for check, why in sorted(kube_score.items())}
-    return found | ({RECOVERY: recovery} if recovery else {})
+    return found | {POLICY + rule: why for rule, why in sorted((policy or {}).items())}
 
 
 def kube_score_reason(check: str, annotations: Mapping[str, str]) -> str | None:

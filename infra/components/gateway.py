@@ -39,7 +39,7 @@ _AGENT = "the agent has no port: Envoy, which has the probe, goes on by its last
 _EXCEPTIONS = {
     "CKV_K8S_8": _AGENT,
     "CKV_K8S_9": _AGENT,
-    "CKV_K8S_38": "the agent watches the pods of its namespace by the token, and may do nothing else",
+    "CKV_K8S_38": "the agent watches its namespace's pods and ModelServers by the token, and may do nothing else",
 }
 """From checkov's checks, which are on the object for whoever looks at it there."""
 
@@ -63,7 +63,7 @@ class GatewayArgs:
 
 
 class Gateway(pulumi.ComponentResource):
-    """A gateway and its Service; `identity` reads the pods that it sends requests to.
+    """A gateway and its Service; `identity` reads the pods that it sends requests to, and the ModelServers of these.
 
     Outputs: `url`, where customers' requests go.
     """

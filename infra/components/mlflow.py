@@ -1,4 +1,7 @@
-"""MLflow: tracking, registry and artifacts, in the private site (see `infra.components.mlflow_store` for its data)."""
+"""MLflow: tracking, registry and artifacts, in the private site (see `infra.components.mlflow_store` for its data).
+
+It asks everybody who they are (`models.access`); `/health` and `/livez` alone are for whoever asks, as probes do.
+"""
 
 from __future__ import annotations
 
@@ -37,11 +40,12 @@ CLIENT_ENVIRONMENT = {
 
 @dataclass(frozen=True)
 class MlflowArgs:
-    """The image, where the data is, the class of a volume for it (None: the cluster's default), and by the keys of
-    `infra.config.SECRETS` what a database and a bucket take."""
+    """The image, where the data is, the Secret with the list of users, the class of a volume for the data (None: the
+    cluster's default), and by the keys of `infra.config.SECRETS` what a database and a bucket take."""
 
     image: str
     store: MlflowStore
+    accounts: pulumi.Input[str]
     storage_class: str | None = None
     secrets: Mapping[str, pulumi.Input[str]] = field(default_factory=dict)
 
@@ -101,13 +105,20 @@ def _store(
     chosen = args.store
     if chosen.database is None or chosen.artifacts is None:
         return on_volume(
-            namespace, parent, match=match, data=data, size=chosen.storage, storage_class=args.storage_class
+            namespace,
+            parent,
+            match=match,
+            data=data,
+            accounts=args.accounts,
+            size=chosen.storage,
+            storage_class=args.storage_class,
         )
     return in_database(
         namespace,
         parent,
         image=args.image,
         data=data,
+        accounts=args.accounts,
         database=chosen.database,
         artifacts=chosen.artifacts,
         secrets=args.secrets,
@@ -123,8 +134,9 @@ def _strategy(store: MlflowStore) -> DeploymentStrategyArgs:
 
 
 def _allowed_hosts(namespace: str, address: pulumi.Input[str]) -> pulumi.Output[str]:
-    """The Host headers that MLflow answers to, each in full: it has no login, so a web page that gets a browser to
-    speak to it under another name (DNS rebinding) must be refused; a pattern such as `127.*` would let it in."""
+    """The Host headers that MLflow answers to, each in full: a browser sends its user's password along, so a web page
+    that gets it to speak to MLflow under another name (DNS rebinding) must be refused; a pattern such as `127.*` would
+    let it in."""
     service = f"mlflow.{namespace}"
     own = ["$(POD_IP)", "mlflow", service, f"{service}.svc", f"{service}.svc.cluster.local", "localhost"]
     return pulumi.Output.concat(address, *(f",{host}:{PORT}" for host in own))
@@ -139,6 +151,7 @@ def _container(image: str, store: Store, allowed_hosts: pulumi.Input[str]) -> Co
             "--host=$(POD_IP)",
             f"--port={PORT}",
             "--workers=1",
+            "--app-name=switchboard",
             *store.arguments,
             "--serve-artifacts",
             pulumi.Output.concat("--allowed-hosts=", allowed_hosts),
@@ -154,7 +167,7 @@ def _container(image: str, store: Store, allowed_hosts: pulumi.Input[str]) -> Co
         ports=[ContainerPortArgs(name="http", container_port=PORT)],
         startup_probe=_pod.probe("/health", "http", period_s=1, failures=120),
         readiness_probe=_pod.probe("/health", "http", period_s=5),
-        liveness_probe=_pod.probe("/version", "http", period_s=10, failures=6, timeout_s=5),
+        liveness_probe=_pod.probe("/livez", "http", period_s=10, failures=6, timeout_s=5),
         resources=_pod.resources("250m", "768Mi", "2Gi", scratch="1Gi"),
         mounts=[*store.mounts, VolumeMountArgs(name="tmp", mount_path="/tmp")],
     )

@@ -1,7 +1,8 @@
 """Where MLflow keeps its data: SQLite and files on a volume, or PostgreSQL and an S3-compatible bucket.
 
 With a volume there is one replica, as one pod at a time may open it. With a database there may be several, and a Job
-brings the database to this MLflow's schema before a new version of the servers comes up.
+brings the database to this MLflow's schema, and its users to what the stack says, before new servers come up; these
+never see the list of users then.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from pulumi_kubernetes.core.v1 import (
 
 from infra.components import _data, _pod
 from infra.components.account import account
+from infra.components.registry_users import ACCOUNTS
 from infra.components.site import SiteNamespace
 from infra.config import Artifacts, Database
 
@@ -35,9 +37,13 @@ VERIFIED_TLS = "verified-tls"
 """The plugin of `models.database_tls`, which is in the image."""
 
 CA_FOLDER = "/etc/mlflow"
+ACCOUNTS_FOLDER = "/etc/mlflow-accounts"
 UPGRADE_S = 900
 """How long a migration may take; MLflow's own notes count minutes for databases of millions of runs."""
 
+
+_ACCOUNTS_ENVIRONMENT = {"MLFLOW_ACCOUNTS_FILE": f"{ACCOUNTS_FOLDER}/{ACCOUNTS}"}
+_ACCOUNTS_MOUNT = VolumeMountArgs(name="accounts", mount_path=ACCOUNTS_FOLDER, read_only=True)
 
 _EXCEPTIONS = {"CKV_K8S_35": "MLflow takes the address of its database, password included, from there only"}
 """From checkov's checks, which are on the object for whoever looks at it there."""
@@ -63,10 +69,11 @@ def on_volume(
     *,
     match: Mapping[str, str],
     data: _data.Data,
+    accounts: pulumi.Input[str],
     size: str,
     storage_class: str | None,
 ) -> Store:
-    """A claim of `size`; `data` is what the store holds."""
+    """A claim of `size`; `data` is what the store holds, `accounts` the Secret with the list of users."""
     claim = PersistentVolumeClaim(
         "mlflow-store",
         metadata=_data.meta(namespace, "mlflow-store", match, data),
@@ -83,8 +90,12 @@ def on_volume(
             "--backend-store-uri=sqlite:////data/mlflow.db",
             "--artifacts-destination=/data/artifacts",
         ],
-        volumes=[VolumeArgs(name="store", persistent_volume_claim=source)],
-        mounts=[VolumeMountArgs(name="store", mount_path="/data")],
+        env={"MLFLOW_ACCOUNTS_DATABASE_URI": "sqlite:////data/accounts.db", **_ACCOUNTS_ENVIRONMENT},
+        volumes=[
+            VolumeArgs(name="store", persistent_volume_claim=source),
+            _pod.secret_volume("accounts", accounts),
+        ],
+        mounts=[VolumeMountArgs(name="store", mount_path="/data"), _ACCOUNTS_MOUNT],
     )
 
 
@@ -94,11 +105,13 @@ def in_database(
     *,
     image: str,
     data: _data.Data,
+    accounts: pulumi.Input[str],
     database: Database,
     artifacts: Artifacts,
     secrets: Mapping[str, pulumi.Input[str]],
 ) -> Store:
-    """A Secret with the credentials, which are in no manifest of a workload, and the Job that migrates."""
+    """A Secret with the credentials, which are in no manifest of a workload, and the Job that migrates and makes the
+    users of the Secret `accounts`."""
     match = _pod.names("mlflow-upgrade", "registry")
     password = pulumi.Output.secret(secrets["mlflowDatabasePassword"])
     credentials = Secret(
@@ -136,7 +149,9 @@ def in_database(
         )
         store.volumes.append(_pod.config_volume("database-ca", authority.metadata.name))
         store.mounts.append(VolumeMountArgs(name="database-ca", mount_path=CA_FOLDER, read_only=True))
-    store.after.append(_upgrade(namespace, parent, store, image=image, match=match, data=data))
+    store.after.append(
+        _upgrade(namespace, parent, store, image=image, accounts=accounts, match=match, data=data)
+    )
     return store
 
 
@@ -153,10 +168,11 @@ def _upgrade(
     store: Store,
     *,
     image: str,
+    accounts: pulumi.Input[str],
     match: Mapping[str, str],
     data: _data.Data,
 ) -> Job:
-    """Another image makes another Job, as a Job's pods can't be changed."""
+    """Another image, or another list of users, makes another Job, as a Job's pods can't be changed."""
     return Job(
         "mlflow-upgrade",
         metadata=_data.workload_meta(namespace, "mlflow-upgrade", match, data, checkov=_EXCEPTIONS),
@@ -172,13 +188,26 @@ def _upgrade(
                             "upgrade",
                             image,
                             command=["python", "-m", "models.database"],
-                            env={"HOME": "/tmp", "MLFLOW_DISABLE_TELEMETRY": "true", **store.env},
+                            env={
+                                "HOME": "/tmp",
+                                "MLFLOW_DISABLE_TELEMETRY": "true",
+                                **store.env,
+                                **_ACCOUNTS_ENVIRONMENT,
+                            },
                             env_from=store.env_from,
                             resources=_pod.resources("250m", "256Mi", "1Gi", scratch="256Mi"),
-                            mounts=[*store.mounts, VolumeMountArgs(name="tmp", mount_path="/tmp")],
+                            mounts=[
+                                *store.mounts,
+                                _ACCOUNTS_MOUNT,
+                                VolumeMountArgs(name="tmp", mount_path="/tmp"),
+                            ],
                         )
                     ],
-                    volumes=[*store.volumes, _pod.scratch("tmp", "256Mi")],
+                    volumes=[
+                        *store.volumes,
+                        _pod.secret_volume("accounts", accounts),
+                        _pod.scratch("tmp", "256Mi"),
+                    ],
                     restart_policy="Never",
                 ),
             ),

@@ -1,63 +1,46 @@
-"""A model server: replicas of a chat service that serve one registered model, in the core or on an edge.
+"""A model server: a ModelServer object, in the core of a site or on an edge. What runs of it is the operator's to make.
 
-A StatefulSet, since each replica keeps its copy of the model on a volume of its own: a replica that comes back
-finds its model there and serves, the registry away or not.
+`up` waits until it serves: until the operator, having seen the object as it is now, says that it is `Ready`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any
 
 import pulumi
-from pulumi_kubernetes.apps.v1 import (
-    StatefulSet,
-    StatefulSetPersistentVolumeClaimRetentionPolicyArgs,
-    StatefulSetSpecArgs,
-)
-from pulumi_kubernetes.core.v1 import (
-    ContainerArgs,
-    ContainerPortArgs,
-    PersistentVolumeClaimArgs,
-    PersistentVolumeClaimSpecArgs,
-    PodTemplateSpecArgs,
-    Service,
-    ServiceSpecArgs,
-    VolumeMountArgs,
-    VolumeResourceRequirementsArgs,
-)
-from pulumi_kubernetes.meta.v1 import LabelSelectorArgs, ObjectMetaArgs
+from pulumi_kubernetes.apiextensions import CustomResource
 
-from infra.components import _data, _pod
+from infra.components import _data
 from infra.components.account import account
-from infra.components.budget import disruption_budget
 from infra.components.site import SiteNamespace
 from infra.config import ModelServer
-from switchboard import labels
+from switchboard import labels, workload
+from switchboard.api import model_server as api
+from switchboard.kinds import MODEL_SERVERS
+from switchboard.podspec import Tier
 
-PORT = 8080
-
-FALLBACK = (
-    "a fallback on an edge's one node, which only the gateway of that edge asks, and only while it can't reach the "
-    "site's replicas: the node takes both with it"
-)
-"""Why an edge's model server may wait for its node."""
+PORT = workload.PORT
+_READY = {"pulumi.com/waitFor": "condition=Ready"}
+USUAL_WAIT_S = 600
+"""How long Pulumi waits for an object by itself."""
 
 
 @dataclass(frozen=True)
 class Placement:
-    """Where replicas run: in the core of a site, or on the edge node of a region."""
+    """Where replicas run: in the core of a site, or on the edge node of a region. `replicas` is a gateway's number; a
+    model server's is the operator's to find, as its configuration says."""
 
-    tier: Literal["core", "edge"]
+    tier: Tier
     region: str
-    replicas: int
+    replicas: int = 1
 
 
 @dataclass(frozen=True)
 class ModelServerArgs:
     """Which model server, where, of which image; `mlflow_url` is where it gets its model, `storage_class` that of the
-    volumes for its copies (None: the cluster's default)."""
+    volume for copies of models (None: the cluster's default), which in the core many nodes have to be able to mount."""
 
     server: ModelServer
     placement: Placement
@@ -71,6 +54,32 @@ class ModelServerArgs:
         at = self.placement
         return self.server.name if at.tier == "core" else f"{self.server.name}-{at.region}"
 
+    @property
+    def spec(self) -> api.Spec:
+        """The object's, but for the registry's address, which may not be known yet.
+
+        Raises:
+            ValueError: edges have no servers of this one.
+        """
+        server, place = self.server, self.placement
+        size = server.size(place.tier)
+        if size is None:
+            raise ValueError(f"{self.name} has no replicas")
+        return api.Spec(
+            model=api.Model(name=server.model, alias=server.alias),
+            service=server.name,
+            image=self.image,
+            replicas=size.replicas,
+            capacity=server.takes,
+            resources=server.resources,
+            placement=api.Placement(tier=place.tier, region=place.region if place.tier == "edge" else None),
+            cache=api.Cache(storage_class=self.storage_class),
+            service_account_name=self.name,
+            data_class=server.data_class,
+            data_regions=server.data_regions,
+            scaling=size.scaling,
+        )
+
 
 def data_of(server: ModelServer) -> _data.Data:
     """The data that a model server sees."""
@@ -78,12 +87,12 @@ def data_of(server: ModelServer) -> _data.Data:
 
 
 class ModelServerSet(pulumi.ComponentResource):
-    """The replicas of a model server at one placement, made when `after` is there; gateways find them by their labels.
+    """A model server at one placement, made when `after` is there; gateways find its replicas by their labels.
 
-    Outputs: `workload`, the StatefulSet's name.
+    Outputs: `object`, the ModelServer's name.
     """
 
-    workload: pulumi.Output[str]
+    object: pulumi.Output[str]
 
     def __init__(
         self,
@@ -93,95 +102,44 @@ class ModelServerSet(pulumi.ComponentResource):
         after: Sequence[pulumi.Resource] = (),
         parent: pulumi.Resource | None = None,
     ) -> None:
-        name, place, server = args.name, args.placement, args.server
+        name, spec = args.name, args.spec
         unique = f"{namespace.site.name}-{name}"
         super().__init__(
             "switchboard:infra:ModelServer", unique, None, pulumi.ResourceOptions(parent=parent or namespace)
         )
-        match = {
-            **_pod.names(name, "model-server"),
-            labels.MODEL_SERVER: server.name,
-            labels.TIER: place.tier,
-        }
-        data = data_of(server)
-        headless = Service(
+        identity = account(namespace, name, workload.COMPONENT, parent=self)
+        options = namespace.child(self, depends_on=list(after))
+        if (wait_s := wait_for(spec)) > USUAL_WAIT_S:
+            patient = pulumi.CustomTimeouts(create=f"{wait_s}s", update=f"{wait_s}s")
+            options = pulumi.ResourceOptions.merge(options, pulumi.ResourceOptions(custom_timeouts=patient))
+        made = CustomResource(
             unique,
-            metadata=namespace.meta(name, match, namespace.annotate_service()),
-            spec=ServiceSpecArgs(
-                cluster_ip="None",
-                selector=match,
-                ports=[{"name": "http", "port": PORT, "targetPort": "http"}],
-            ),
-            opts=namespace.child(self),
+            api_version=MODEL_SERVERS.api_version,
+            kind=MODEL_SERVERS.kind,
+            metadata=_meta(namespace, args, spec),
+            spec=_as_object(spec, registry=args.mlflow_url, account=identity),
+            opts=options,
         )
-        self.stateful_set = StatefulSet(
-            unique,
-            metadata=_data.workload_meta(
-                namespace, name, match, data, recovery=FALLBACK if place.tier == "edge" else None
-            ),
-            spec=StatefulSetSpecArgs(
-                replicas=place.replicas,
-                service_name=name,
-                pod_management_policy="Parallel",
-                selector=LabelSelectorArgs(match_labels=match),
-                persistent_volume_claim_retention_policy=StatefulSetPersistentVolumeClaimRetentionPolicyArgs(
-                    when_deleted="Delete", when_scaled="Delete"
-                ),
-                volume_claim_templates=[_model_copy(args)],
-                template=PodTemplateSpecArgs(
-                    metadata=_data.pod_meta(
-                        namespace, match, data, region=place.region, annotations=_pod.scraped(PORT)
-                    ),
-                    spec=_pod.pod(
-                        account(namespace, name, "model-server", parent=self),
-                        [_container(args)],
-                        volumes=[_pod.scratch("tmp", "256Mi")],
-                        tier=place.tier,
-                        region=place.region if place.tier == "edge" else None,
-                        topology_spread_constraints=_pod.spread(match, bound=True),
-                    ),
-                ),
-            ),
-            opts=namespace.child(self, depends_on=[headless, *after]),
-        )
-        disruption_budget(namespace, name, match, place.replicas, parent=self)
-        self.workload = self.stateful_set.metadata.name
-        self.register_outputs({"workload": self.workload})
+        self.object = made.metadata["name"]
+        self.register_outputs({"object": self.object})
 
 
-def _model_copy(args: ModelServerArgs) -> PersistentVolumeClaimArgs:
-    return PersistentVolumeClaimArgs(
-        metadata=ObjectMetaArgs(name="models", labels=_data.INTERNAL.labels),
-        spec=PersistentVolumeClaimSpecArgs(
-            access_modes=["ReadWriteOnce"],
-            storage_class_name=args.storage_class,
-            resources=VolumeResourceRequirementsArgs(requests={"storage": "1Gi"}),
-        ),
-    )
+def wait_for(spec: api.Spec) -> int:
+    """How long a rollout may take, in seconds: a quarter of the replicas at a time, each batch twice its start time."""
+    return max(USUAL_WAIT_S, 2 * 4 * spec.capacity.start_seconds)
 
 
-def _container(args: ModelServerArgs) -> ContainerArgs:
-    server, asks = args.server, args.server.resources
-    return _pod.container(
-        "chat",
-        args.image,
-        command=["python", "-m", "serving.chat"],
-        env={
-            "HOME": "/tmp",
-            "PORT": str(PORT),
-            "MODEL_URI": f"models:/{server.model}@{server.alias}",
-            "MODEL_CACHE_DIR": "/models",
-            "MLFLOW_TRACKING_URI": args.mlflow_url,
-            "MAX_CONCURRENCY": str(server.max_concurrency),
-            "SERVICE_TIER": args.placement.tier,
-        },
-        ports=[ContainerPortArgs(name="http", container_port=PORT)],
-        startup_probe=_pod.probe("/readyz", "http", period_s=1, failures=120),
-        readiness_probe=_pod.probe("/readyz", "http", period_s=2, failures=2),
-        liveness_probe=_pod.probe("/livez", "http", period_s=10, failures=6, timeout_s=5),
-        resources=_pod.resources(asks.cpu, asks.memory, asks.memory_limit, asks.cpu_limit, scratch="256Mi"),
-        mounts=[
-            VolumeMountArgs(name="models", mount_path="/models"),
-            VolumeMountArgs(name="tmp", mount_path="/tmp"),
-        ],
-    )
+def _meta(namespace: SiteNamespace, args: ModelServerArgs, spec: api.Spec) -> Any:
+    """Its labels and exceptions are those of its Deployment, too (see `switchboard.workload`)."""
+    why = args.server.availability_exception
+    away = {"spare-replica": why} if why is not None and args.placement.tier == "core" else {}
+    match = {**workload.selector(args.name, spec), labels.REGION: args.placement.region}
+    return _data.workload_meta(namespace, args.name, match, data_of(args.server), policy=away, notes=_READY)
+
+
+def _as_object(
+    spec: api.Spec, *, registry: pulumi.Input[str], account: pulumi.Input[str]
+) -> dict[str, pulumi.Input[Any]]:
+    """The spec as an object has it, which says what differs from the API's defaults and no more."""
+    said: dict[str, Any] = spec.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    return {**said, "model": {**said["model"], "registry": registry}, "serviceAccountName": account}

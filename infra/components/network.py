@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import pulumi
 from pulumi_kubernetes.networking.v1 import NetworkPolicy
 
-from infra.components import alertmanager, gateway, mlflow, model_server, prometheus
+from infra.components import alertmanager, gateway, mlflow, model_server, operator, prometheus
 from infra.components.site import SiteNamespace
 from infra.config import Site, Stack
 from switchboard import labels
@@ -77,6 +77,7 @@ EDGE_MODELS = Group(
     {COMPONENT: "model-server", labels.TIER: "edge", labels.REGION: EACH},
 )
 PROMETHEUS = Group("prometheus", "public", {APP: "prometheus"}, balanced=True)
+OPERATOR = Group("operator", "public", {COMPONENT: operator.NAME})
 FEDERATING = Group("prometheus", "private", {APP: "prometheus"}, balanced=True)
 ALERTMANAGER = Group("alertmanager", "private", {APP: "alertmanager"}, balanced=True)
 MLFLOW = Group("mlflow", "private", {COMPONENT: "registry"}, balanced=True)
@@ -93,10 +94,17 @@ PATHS = (
     Path(GATEWAY, CORE_MODELS, (model_server.PORT,), "requests to the site's replicas, and their health checks"),
     Path(EDGE_GATEWAY, EDGE_MODELS, (model_server.PORT,), "requests to an edge's own replicas when it is cut off"),
     Path(GATEWAY, Outside.NETWORKS, API_SERVER_PORTS, "its agent watches the model servers' pods"),
+    Path(OPERATOR, Outside.NETWORKS, API_SERVER_PORTS, "it watches ModelServers, and makes what runs of them"),
+    # By the Service's address in its site: what arrives is from the pod itself.
+    Path(OPERATOR, replace(PROMETHEUS, balanced=False), (prometheus.PORT,), "it asks for the traffic"),
+    Path(OPERATOR, GATEWAY, (gateway.STATS_PORT,), "it asks for the traffic while Prometheus is away"),
+    Path(OPERATOR, CORE_MODELS, (model_server.PORT,), "it compares what the arms of a release answered"),
     Path(MODELS, MLFLOW, (mlflow.PORT,), "a replica gets its model"),
     Path(TRAINING, MLFLOW, (mlflow.PORT,), "a run is logged, its model registered"),
+    Path(OPERATOR, MLFLOW, (mlflow.PORT,), "a release moves the champion, and writes the ledger"),
     Path(PROMETHEUS, GATEWAY, (gateway.STATS_PORT,), "scrapes"),
     Path(PROMETHEUS, MODELS, (model_server.PORT,), "scrapes"),
+    Path(PROMETHEUS, OPERATOR, (operator.PORT,), "scrapes"),
     Path(PROMETHEUS, Outside.NETWORKS, API_SERVER_PORTS, "it finds pods to scrape"),
     Path(PROMETHEUS, ALERTMANAGER, (alertmanager.PORT,), "alerts"),
     Path(FEDERATING, PROMETHEUS, (prometheus.PORT,), "federation"),

@@ -8,35 +8,48 @@ from typing import Any
 
 import pulumi
 
+from infra.components.admission import Admission
 from infra.components.alertmanager import Alertmanager, AlertmanagerArgs
 from infra.components.champion import Champion, ChampionArgs
+from infra.components.definitions import definitions
 from infra.components.edge import EdgeArgs, EdgeLocation
 from infra.components.gateway import Gateway, GatewayArgs
 from infra.components.mlflow import Mlflow, MlflowArgs
 from infra.components.model_server import ModelServerArgs, ModelServerSet, Placement
 from infra.components.network import NetworkPolicies
+from infra.components.operator import Operator, OperatorArgs
 from infra.components.pod_reader import PodReader
 from infra.components.prometheus import Prometheus, PrometheusArgs
+from infra.components.registry_users import RegistryUsers, RegistryUsersArgs
 from infra.components.site import SiteNamespace
 from infra.config import ModelServer, Stack
 from infra.namespaces import CORE_NAMESPACE, SERVING_NAMESPACE
+from infra.stack_secrets import USER_KEY
 from switchboard.outputs import ModelServerOutputs
 
 
 def deploy(stack: Stack, *, state: Path, secrets: Mapping[str, pulumi.Input[str]] | None = None) -> None:
     """Declare all resources of `stack` and export what other tools need (`switchboard.outputs`).
 
-    `state` is where embedded sites keep theirs; `secrets` has the values of `stack.secrets_needed`, by their keys.
+    `state` is where embedded sites keep theirs; `secrets` has the values of `infra.stack_secrets`, by their keys.
     Without it they are placeholders: for who looks at the declarations and applies nothing.
     """
-    values = {key: pulumi.Output.secret(f"<{key}>") for key in stack.secrets_needed} | dict(secrets or {})
+    keys = {*stack.secrets_needed, USER_KEY}
+    values = {key: pulumi.Output.secret(f"<{key}>") for key in keys} | dict(secrets or {})
     core = SiteNamespace(stack.private, CORE_NAMESPACE, state=state, domain=stack.domain)
     NetworkPolicies(core, stack)
     alertmanager = Alertmanager(core, AlertmanagerArgs(stack.images.alertmanager))
-    mlflow = Mlflow(core, MlflowArgs(stack.image("mlflow"), stack.mlflow, stack.storage_class, values))
+    users = RegistryUsers(core, RegistryUsersArgs(values[USER_KEY], stack.mlflow_users))
+    mlflow = Mlflow(
+        core,
+        MlflowArgs(stack.image("mlflow"), stack.mlflow, users.accounts, stack.storage_class, values),
+    )
+    trainer = users.secrets["trainer"].metadata.name
     champions: list[pulumi.Resource] = []
     for server in {(server.model, server.alias): server for server in stack.model_servers}.values():
-        champions.append(Champion(core, ChampionArgs(server, stack.image("training"), mlflow.url)).job)
+        champions.append(
+            Champion(core, ChampionArgs(server, stack.image("training"), mlflow.url, trainer)).job
+        )
 
     sites: dict[str, dict[str, Any]] = {}
     addresses: dict[str, pulumi.Output[str]] = {}
@@ -44,20 +57,36 @@ def deploy(stack: Stack, *, state: Path, secrets: Mapping[str, pulumi.Input[str]
         serving = SiteNamespace(site, SERVING_NAMESPACE, state=state, domain=stack.domain)
         NetworkPolicies(serving, stack)
         prometheus = Prometheus(serving, PrometheusArgs(stack.images.prometheus, alertmanager.address))
-        identity = PodReader(serving, "gateway", "gateway")
+        identity = PodReader(serving, "gateway", "gateway", model_servers=True)
         place = Placement("core", site.region, stack.gateway_replicas)
         gateway = Gateway(serving, _gateway(stack, "gateway", place, "gateway"), identity)
+        defined = definitions(serving)
+        Admission(serving)
+        release = users.secret(serving, "release").metadata.name
+        operator = Operator(
+            serving,
+            OperatorArgs(stack.image("operator"), mlflow.url, release, stack.releases),
+            definitions=defined,
+        )
+        # A champion to serve, and somebody to make replicas of the object; the objects are gone before either is.
+        after = [*champions, *defined, users.secret(serving, "serving"), operator.deployment]
+        place = Placement("core", site.region)
         for server in stack.model_servers:
-            place = Placement("core", site.region, server.replicas)
-            ModelServerSet(serving, _server(stack, server, place, mlflow.url), after=champions)
+            ModelServerSet(serving, _server(stack, server, place, mlflow.url), after=after)
         edges = {
             edge.region: EdgeLocation(
-                serving, _edge(stack, edge.region, mlflow.url), identity, after=champions
+                serving, _edge(stack, edge.region, mlflow.url), identity, after=after
             ).url
             for edge in site.edges
         }
         addresses[site.name] = prometheus.address
-        sites[site.name] = _outputs(serving, prometheus, gateway=gateway.url, edges=edges)
+        sites[site.name] = _outputs(
+            serving,
+            prometheus,
+            gateway=gateway.url,
+            edges=edges,
+            releaseKey=users.signing_key(site.name),
+        )
 
     prometheus = Prometheus(core, PrometheusArgs(stack.images.prometheus, alertmanager.address, addresses))
     alerts = pulumi.Output.concat("http://", alertmanager.address)
@@ -100,7 +129,7 @@ def _export(stack: Stack, sites: dict[str, dict[str, Any]]) -> None:
             alias=server.alias,
             image=stack.image(server.name),
             sites=tuple(site.name for site in stack.public),
-            edges=tuple(edges) if server.edge_replicas else (),
+            edges=tuple(edges) if server.on_edges else (),
             data_class=server.data_class,
             data_regions=server.data_regions,
         )
@@ -112,14 +141,11 @@ def _export(stack: Stack, sites: dict[str, dict[str, Any]]) -> None:
 
 
 def _edge(stack: Stack, region: str, mlflow_url: pulumi.Input[str]) -> EdgeArgs:
-    servers = [server for server in stack.model_servers if server.edge_replicas]
+    place = Placement("edge", region)
     return EdgeArgs(
         region,
-        _gateway(stack, f"gateway-{region}", Placement("edge", region, 1), "edge"),
-        [
-            _server(stack, server, Placement("edge", region, server.edge_replicas), mlflow_url)
-            for server in servers
-        ],
+        _gateway(stack, f"gateway-{region}", place, "edge"),
+        [_server(stack, server, place, mlflow_url) for server in stack.model_servers if server.on_edges],
     )
 
 
@@ -130,4 +156,5 @@ def _gateway(stack: Stack, name: str, place: Placement, endpoint: str) -> Gatewa
 def _server(
     stack: Stack, server: ModelServer, place: Placement, mlflow_url: pulumi.Input[str]
 ) -> ModelServerArgs:
-    return ModelServerArgs(server, place, stack.image(server.name), mlflow_url, stack.storage_class)
+    storage = stack.storage_class if place.tier == "edge" else stack.shared_storage_class
+    return ModelServerArgs(server, place, stack.image(server.name), mlflow_url, storage)

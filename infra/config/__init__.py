@@ -5,6 +5,7 @@ once, in `Pulumi.<stack>.yaml`. Every error names the key, the value and what wo
 """
 
 from infra.config.file import load, stack_file
+from infra.config.people import Person
 from infra.config.servers import (
     KINDS,
     PARTS,
@@ -32,6 +33,7 @@ __all__ = [
     "MlflowStore",
     "ModelServer",
     "Node",
+    "Person",
     "Resources",
     "Site",
     "Stack",

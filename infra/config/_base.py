@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from switchboard import quantities
 
 
-def _more_than_none(value: str) -> str:
+def more_than_none(value: str) -> str:
     if quantities.parse(value) == 0:
         raise ValueError(
             f"{value} is nothing: a quantity is more than 0 (Kubernetes takes a limit of 0 for none)"
@@ -20,7 +22,7 @@ def _more_than_none(value: str) -> str:
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$")]
 """A DNS label of at most 32 characters."""
 Quantity = Annotated[
-    str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti)?$"), AfterValidator(_more_than_none)
+    str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti)?$"), AfterValidator(more_than_none)
 ]
 """A Kubernetes quantity above zero: `500m`, `512Mi`."""
 Count = Annotated[int, Field(strict=True)]
@@ -40,3 +42,17 @@ class Strict(BaseModel):
     """Unknown keys are errors, and what was read stays as it is."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+def strictly(model: type[BaseModel]) -> BeforeValidator:
+    """A part of the API as a part of a stack file: a number is one and no text, `true` or fraction, as elsewhere here.
+
+    By way of JSON, in which pydantic's strictness knows names of enumerations and lists for what they are.
+    """
+
+    def read(value: Any) -> Any:
+        return (
+            model.model_validate_json(json.dumps(value), strict=True) if isinstance(value, Mapping) else value
+        )
+
+    return BeforeValidator(read)

@@ -68,7 +68,10 @@ class _Twice(Exception):
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML whose mappings have each key once; by itself PyYAML takes the last and says nothing."""
+    """YAML whose mappings have each key once; by itself PyYAML takes the last and says nothing.
+
+    A time of day (`18:30`) is a text, as Pulumi reads it; to PyYAML's YAML 1.1 it is a number of minutes.
+    """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: dict[tuple[str, str], yaml.ScalarNode] = {}
@@ -79,6 +82,12 @@ class _Loader(yaml.SafeLoader):
                 lines = f"lines {first.start_mark.line + 1} and {key.start_mark.line + 1}"
                 raise _Twice(f"the key {key.value} is there twice ({lines})")
         return super().construct_mapping(node, deep)
+
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int | str:  # type: ignore[override]
+        return str(node.value) if ":" in node.value else super().construct_yaml_int(node)
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
 
 
 def _problem(error: yaml.YAMLError) -> str:

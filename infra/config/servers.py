@@ -3,43 +3,47 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import Annotated
 from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
-from infra.config._base import Count, Host, Image, Name, Quantity, Strict
-from switchboard import quantities
+from infra.config._base import Count, Host, Image, Name, Quantity, Strict, more_than_none, strictly
+from switchboard.api import model_server as api
+from switchboard.api.model_server import EDGES_KEEP_ONE
+from switchboard.api.scaling import Mode, Scaling
 from switchboard.data import DataClass
+from switchboard.podspec import Tier
 
 KINDS = ("chat",)
 """The model servers that there are: each answers `/v1/<its name>` (see `serving.chat`)."""
 
-PARTS = ("gateway", "mlflow", "training")
+PARTS = ("gateway", "mlflow", "operator", "training")
 """What else runs Switchboard's own image, by the names under which `images.overrides` gives it another."""
 
 _CERTIFICATES = re.compile(r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
 
 
-class Resources(Strict):
+class Resources(api.Resources):
     """What one replica asks for and may use."""
 
-    cpu: Quantity = "250m"
-    cpu_limit: Quantity | None = Field(default=None, alias="cpuLimit")
-    memory: Quantity = "512Mi"
-    memory_limit: Quantity = Field(default="1Gi", alias="memoryLimit")
+    @field_validator("cpu", "cpu_limit", "memory", "memory_limit")
+    @classmethod
+    def _something(cls, value: str | None) -> str | None:
+        return value if value is None else more_than_none(value)
 
-    @model_validator(mode="after")
-    def _limits_hold_requests(self) -> Resources:
-        for key, request, limit in (
-            ("cpu", self.cpu, self.cpu_limit),
-            ("memory", self.memory, self.memory_limit),
-        ):
-            if limit is not None and quantities.parse(limit) < quantities.parse(request):
-                raise ValueError(
-                    f"{key}Limit {limit} is below {key} {request}: a replica may use what it asks for"
-                )
-        return self
+
+@dataclass(frozen=True)
+class Size:
+    """How many replicas: by which scaling, and where an object begins (None: where its scaling puts it)."""
+
+    scaling: Scaling
+    replicas: int | None = None
+
+
+def _fixed(replicas: int) -> Size:
+    return Size(Scaling(min_replicas=replicas, max_replicas=replicas))
 
 
 class ModelServer(Strict):
@@ -51,14 +55,28 @@ class ModelServer(Strict):
     name: Name
     model: str = Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$")
     alias: str = Field(default="champion", pattern=r"^[a-z0-9]([a-z0-9-]{0,14}[a-z0-9])?$")
-    replicas: Annotated[Count, Field(ge=1, le=1000)] = 2
-    edge_replicas: Annotated[Count, Field(ge=0, le=20, alias="edgeReplicas")] = 1
-    max_concurrency: Annotated[Count, Field(ge=1, le=10_000, alias="maxConcurrency")] = 32
+    scaling: Annotated[Scaling | None, strictly(Scaling)] = None
+    """How it is sized in the core of each site; without, it has `replicas`, always."""
+    replicas: Annotated[Count, Field(ge=1, le=1000)] | None = None
+    """Without `scaling`, so many (2 where nothing is said); with it, where it begins, and its number while the mode is
+    `shadow` or `paused`."""
+    edge_scaling: Annotated[Scaling | None, strictly(Scaling)] = Field(default=None, alias="edgeScaling")
+    """The same on each edge, where there is little room: without, it has `edgeReplicas`."""
+    edge_replicas: Annotated[Count, Field(ge=0, le=20)] | None = Field(default=None, alias="edgeReplicas")
+    """1 where nothing is said; 0: edges have none of their own."""
+    capacity: Annotated[api.Capacity, strictly(api.Capacity)] = api.Capacity()
+    """What a replica can take, and how long it takes to start."""
+    max_concurrency: Annotated[Count, Field(ge=1, le=10_000)] | None = Field(
+        default=None, alias="maxConcurrency"
+    )
+    """Short for `capacity.concurrency`."""
     resources: Resources = Resources()
     data_class: DataClass = Field(default=DataClass.CUSTOMER, alias="dataClass")
     """The most sensitive data that its requests carry."""
     data_regions: tuple[Name, ...] = Field(default=(), alias="dataRegions")
     """The regions in which that data may be."""
+    availability_exception: str | None = Field(default=None, alias="availabilityException", min_length=10)
+    """Why the core may do with fewer than two replicas, which `infra.policy` refuses otherwise."""
 
     @model_validator(mode="after")
     def _regions_are_stated(self) -> ModelServer:
@@ -68,6 +86,53 @@ class ModelServer(Strict):
                 "which may be in stated regions only"
             )
         return self
+
+    @model_validator(mode="after")
+    def _numbers_agree(self) -> ModelServer:
+        if self.edge_replicas == 0 and self.edge_scaling is not None:
+            raise ValueError(
+                "edgeReplicas 0 and edgeScaling: edges have none of their own, or they are scaled"
+            )
+        if self.edge_scaling is not None and self.edge_scaling.min_replicas == 0:
+            raise ValueError(f"edgeScaling: {EDGES_KEEP_ONE}")
+        for key, number, scaling in (
+            ("", self.replicas, self.scaling),
+            ("edge", self.edge_replicas, self.edge_scaling),
+        ):
+            if number is None or scaling is None:
+                continue
+            names = (f"{key}Replicas", f"{key}Scaling") if key else ("replicas", "scaling")
+            if number > scaling.max_replicas:
+                raise ValueError(
+                    f"{names[0]} {number} is more than {names[1]}.maxReplicas {scaling.max_replicas}"
+                )
+            if scaling.mode is Mode.ACTIVE and number < scaling.min_replicas:
+                raise ValueError(
+                    f"{names[0]} {number} is less than {names[1]}.minReplicas {scaling.min_replicas}: "
+                    "it is where scaling begins"
+                )
+        if self.max_concurrency is not None and "concurrency" in self.capacity.model_fields_set:
+            raise ValueError("maxConcurrency is short for capacity.concurrency: keep one of the two")
+        return self
+
+    def size(self, tier: Tier) -> Size | None:
+        """Its size in a site's core or on an edge; None where edges have none."""
+        if tier == "core":
+            return Size(self.scaling, self.replicas) if self.scaling else _fixed(self.replicas or 2)
+        if self.edge_scaling is not None:
+            return Size(self.edge_scaling, self.edge_replicas)
+        number = 1 if self.edge_replicas is None else self.edge_replicas
+        return _fixed(number) if number else None
+
+    @property
+    def on_edges(self) -> bool:
+        return self.size("edge") is not None
+
+    @property
+    def takes(self) -> api.Capacity:
+        """`capacity`, said at length."""
+        short = {} if self.max_concurrency is None else {"concurrency": self.max_concurrency}
+        return self.capacity.model_copy(update=short)
 
     @field_validator("name")
     @classmethod

@@ -12,9 +12,11 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 
 from infra.config._base import Count, Host, Strict
+from infra.config.people import Person
 from infra.config.servers import PARTS, Images, MlflowStore, ModelServer
 from infra.config.sites import Site
 from switchboard.errors import SwitchboardError
+from switchboard.releases import ReleasePolicy
 
 PROJECT = "switchboard"
 
@@ -28,6 +30,7 @@ SECRETS = {
     "mlflowDatabasePassword": "the password of MLflow's database user",
     "mlflowArtifactsAccessKey": "the access key of MLflow's bucket",
     "mlflowArtifactsSecretKey": "the secret key of MLflow's bucket",
+    "mlflowUserKey": "what the passwords of MLflow's users are made of (`openssl rand -base64 32`)",
 }
 """Keys of the stack file whose values Pulumi encrypts, and what they are."""
 
@@ -44,8 +47,13 @@ class Stack(Strict):
     images: Images
     model_servers: Annotated[tuple[ModelServer, ...], Field(min_length=1, alias="modelServers")]
     mlflow: MlflowStore = MlflowStore()
+    mlflow_users: tuple[Person, ...] = Field(default=(), max_length=500, alias="mlflowUsers")
+    """The people who use MLflow, beside the users that every stack has (`switchboard.registry_users`)."""
     gateway_replicas: Annotated[Count, Field(ge=1, le=100, alias="gatewayReplicas")] = 1
     storage_class: StorageClass | None = Field(default=None, alias="storageClass")
+    """Of volumes that one node mounts: MLflow's data, and on an edge a model server's copies of models."""
+    shared_storage_class: StorageClass | None = Field(default=None, alias="sharedStorageClass")
+    """Of volumes that many nodes mount (ReadWriteMany): the copies of models that a model server's replicas share."""
     domain: Host | None = None
     """The DNS zone in which external-dns keeps the addresses of the sites' Services; without it they are known by the
     addresses that their load balancers get."""
@@ -56,6 +64,8 @@ class Stack(Strict):
     )
     """The bank's networks: its sites' nodes, load balancers and API servers, MLflow's database and bucket, and people.
     From them MLflow and monitoring are reached, to them pods may go (see `infra.components.network`)."""
+    releases: ReleasePolicy = ReleasePolicy(gate=True)
+    """What is asked of a release: a passed gate, a second person, times without any."""
     secrets_set: frozenset[str] = frozenset()
     """Which of SECRETS the stack file holds, encrypted; their values are for the Pulumi program alone."""
 
@@ -86,6 +96,8 @@ class Stack(Strict):
         if "public" not in roles:
             raise ValueError("at least one site must be public")
         self._kinds_of_sites()
+        if twice := _twice([person.name for person in self.mlflow_users]):
+            raise ValueError(f"mlflowUsers has {twice} twice")
         servers = [server.name for server in self.model_servers]
         if len(set(servers)) != len(servers):
             raise ValueError("modelServers must have unique names")
@@ -147,7 +159,7 @@ class Stack(Strict):
             return ("mlflow", "alertmanager", "prometheus")
         servers = [server.name for server in self.model_servers]
         edges = [f"{name}-{edge.region}" for edge in site.edges for name in ("gateway", *servers)]
-        return ("gateway", "prometheus", *servers, *edges)
+        return ("gateway", "operator", "prometheus", *servers, *edges)
 
     def image(self, part: str) -> str:
         """The image of a part of Switchboard's own: a model server's name, or one of PARTS."""
@@ -156,7 +168,9 @@ class Stack(Strict):
     @property
     def secrets_needed(self) -> tuple[str, ...]:
         """Which of SECRETS the stack can't be without."""
-        return tuple(SECRETS) if self.mlflow.database is not None else ()
+        if self.embedded:
+            return ()
+        return tuple(SECRETS) if self.mlflow.database is not None else ("mlflowUserKey",)
 
     @property
     def embedded(self) -> bool:

@@ -17,12 +17,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from infra import config, namespaces
+from infra.doctor import servers
 from infra.doctor.report import Finding, failed, ok, one_line, skipped, warning
 from infra.local.toolchain import lookup
 from infra.local.toolchain.recipes import TOOLS
 from infra.local.toolchain.versions import Version, parse, show
 from switchboard.kinds import NAMESPACES, Kind
-from switchboard.kube import ApiError, Credentials, Kube, Unreachable
+from switchboard.kube import ApiError, Credentials, Kube, Object, Unreachable
 
 OLDEST: Version = (1, 31, 0)
 """Native sidecars and `unhealthyPodEvictionPolicy` are on in all that are newer."""
@@ -35,15 +36,32 @@ VERBS = ("get", "list", "watch", "create", "patch", "delete")
 """On all that is declared: it is watched until it is ready, or gone."""
 _HELD = {("", "pods"): ("get", "list", "watch")}
 """What the stack's own Roles grant (`infra.components.pod_reader`): nobody may grant what they haven't themselves."""
-_CLUSTER_WIDE = ("namespaces",)
+_HELD_SERVING = {
+    ("", "pods"): ("patch",),
+    ("", "events"): ("create", "patch"),
+    ("coordination.k8s.io", "leases"): ("create", "get", "update", "patch"),
+    ("switchboard.dev", "modelreleases"): ("get", "list", "watch", "patch"),
+    ("switchboard.dev", "modelreleases/finalizers"): ("update",),
+    ("switchboard.dev", "modelreleases/status"): ("patch",),
+    ("switchboard.dev", "modelservers/finalizers"): ("update",),
+    ("switchboard.dev", "modelservers/status"): ("patch",),
+}
+"""And what those of a public site do (`infra.components.operator` and `pod_reader`)."""
+_CLUSTER_WIDE = (("", "namespaces"),)
+_CLUSTER_WIDE_SERVING = (
+    ("apiextensions.k8s.io", "customresourcedefinitions"),
+    ("admissionregistration.k8s.io", "validatingadmissionpolicies"),
+    ("admissionregistration.k8s.io", "validatingadmissionpolicybindings"),
+)
 _NAMESPACED = {
     "": ("configmaps", "persistentvolumeclaims", "secrets", "serviceaccounts", "services"),
-    "apps": ("deployments", "statefulsets"),
+    "apps": ("deployments",),
     "batch": ("jobs",),
     "networking.k8s.io": ("networkpolicies",),
     "policy": ("poddisruptionbudgets",),
     "rbac.authorization.k8s.io": ("rolebindings", "roles"),
 }
+_SERVING = {"switchboard.dev": ("modelservers",)}
 _REVIEWS = Kind(
     "authorization.k8s.io/v1", "selfsubjectaccessreviews", "SelfSubjectAccessReview", namespaced=False
 )
@@ -71,6 +89,8 @@ class Facts:
     refused: tuple[str, ...] | None = None
     """What this user may not do (`create deployments.apps`); None where that wasn't answered."""
     asked: int = 0
+    servers: tuple[Object, ...] | None = None
+    """Its ModelServers; None where it has none to have, or didn't say."""
 
 
 def judge(facts: Facts) -> list[Finding]:
@@ -85,6 +105,7 @@ def judge(facts: Facts) -> list[Finding]:
         _version(name, facts),
         _clock(name, facts),
         _permissions(name, facts),
+        *(servers.judge(name, facts.context, facts.servers) if facts.servers is not None else ()),
     ]
 
 
@@ -172,7 +193,9 @@ def _permissions(name: str, facts: Facts) -> Finding:
         return failed(
             check,
             f"this user may not {told}{more}",
-            "have them bound to this user: `admin` in the namespace, and all of these verbs on namespaces, are enough",
+            "have them bound to this user: beside `admin` in the namespace, these verbs on namespaces, "
+            "customresourcedefinitions and validatingadmissionpolicies with their bindings of the cluster, and in the "
+            "namespace on what `admin` hasn't",
         )
     return ok(check, f"all {facts.asked} that the stack needs")
 
@@ -215,7 +238,10 @@ async def _ask(kube: Kube, site: config.Site, facts: Facts) -> Facts:
     facts = replace(facts, version=parse(answer["gitVersion"]))
     with contextlib.suppress(ApiError):
         facts = replace(facts, id=(await kube.get(NAMESPACES, "kube-system"))["metadata"]["uid"])
-    wanted = needed(namespaces.of_role(site.role))
+    namespace, serving = namespaces.of_role(site.role), site.role == "public"
+    if serving:
+        facts = replace(facts, servers=await servers.look(kube, namespace))
+    wanted = needed(namespace, serving=serving)
     try:
         answers = await asyncio.gather(*(_may(kube, *each) for each in wanted))
     except ApiError as error:
@@ -229,15 +255,22 @@ async def _ask(kube: Kube, site: config.Site, facts: Facts) -> Facts:
     return replace(facts, asked=len(wanted), refused=refused, skew_s=skew_s)
 
 
-def needed(namespace: str) -> list[tuple[str | None, str, str, str]]:
-    """What applying a stack takes: (namespace or None, API group, resource, verb)."""
+def needed(namespace: str, *, serving: bool) -> list[tuple[str | None, str, str, str]]:
+    """What applying a stack takes in a site, a public one or not: (namespace or None, API group, resource, verb).
+
+    >>> needed("n", serving=False)[0]
+    (None, '', 'namespaces', 'get')
+    """
+    wide = (*_CLUSTER_WIDE, *(_CLUSTER_WIDE_SERVING if serving else ()))
+    named = {**_NAMESPACED, **(_SERVING if serving else {})}
+    held = [*_HELD.items(), *(_HELD_SERVING.items() if serving else ())]
     resources = [
-        *((None, "", resource) for resource in _CLUSTER_WIDE),
-        *((namespace, group, resource) for group, names in _NAMESPACED.items() for resource in names),
+        *((None, group, resource) for group, resource in wide),
+        *((namespace, group, resource) for group, names in named.items() for resource in names),
     ]
     return [
         *((where, group, resource, verb) for where, group, resource in resources for verb in VERBS),
-        *((namespace, *each, verb) for each, verbs in _HELD.items() for verb in verbs),
+        *((namespace, *each, verb) for each, verbs in held for verb in verbs),
     ]
 
 

@@ -22,9 +22,11 @@ from infra.plugin.kinds import BUILT_IN, Unsupported, parse_token
 from infra.plugin.state import imported_inputs, parse, refreshed_inputs
 from infra.plugin.wire import SIGNATURE, Properties
 from switchboard.errors import SwitchboardError
+from switchboard.kinds import MODEL_SERVERS
 from switchboard.kube import ApiError, Credentials, Kind, Kube, Object, Unreachable
 
 TIMEOUT_S = 3.0
+_KINDS = BUILT_IN | {(MODEL_SERVERS.api_version, MODEL_SERVERS.kind): MODEL_SERVERS}
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,7 @@ def _sealed(value: Any) -> Any:
 
 
 def recorded(resources: Iterable[Mapping[str, Any]]) -> list[Recorded]:
-    """The Kubernetes objects among a checkpoint's resources, of the kinds that every cluster has."""
+    """The Kubernetes objects among a checkpoint's resources, of the kinds that every cluster has and of our own."""
     listed = list(resources)
     providers = {
         f"{each['urn']}::{each['id']}": each.get("inputs") or {}
@@ -139,7 +141,7 @@ def recorded(resources: Iterable[Mapping[str, Any]]) -> list[Recorded]:
             continue
         state = parse(_sealed(outputs), _sealed(each.get("inputs") or {}))
         meta = state.live.get("metadata")
-        kind = BUILT_IN.get((token.api_version, token.kind))
+        kind = _KINDS.get((token.api_version, token.kind))
         if kind is None or not isinstance(meta, dict) or token.patch or "name" not in meta:
             continue
         found.append(
@@ -182,9 +184,7 @@ async def _drift_of(kubeconfig: str, context: str, group: Sequence[Recorded]) ->
     places = sorted({(each.kind, each.namespace) for each in group}, key=str)
     try:
         async with Kube(Credentials.from_kubeconfig(Path(kubeconfig), context), timeout_s=TIMEOUT_S) as kube:
-            lists = await asyncio.gather(
-                *(kube.request("GET", kind.path(namespace)) for kind, namespace in places)
-            )
+            lists = await asyncio.gather(*(_listed(kube, *place) for place in places))
     except (SwitchboardError, ApiError, Unreachable) as error:
         return Drift(unasked=(f"{context}: {one_line(error)[:100]}",))
     live = {
@@ -194,7 +194,18 @@ async def _drift_of(kubeconfig: str, context: str, group: Sequence[Recorded]) ->
             "kind": kind.kind,
             **item,
         }
-        for (kind, namespace), answer in zip(places, lists, strict=True)
-        for item in answer["items"]
+        for (kind, namespace), found in zip(places, lists, strict=True)
+        for item in found
     }
     return compare(group, live)
+
+
+async def _listed(kube: Kube, kind: Kind, namespace: str | None) -> list[Object]:
+    """None of a kind whose definition is gone."""
+    try:
+        answer = await kube.request("GET", kind.path(namespace))
+    except ApiError as error:
+        if error.not_found:
+            return []
+        raise
+    return list(answer["items"])

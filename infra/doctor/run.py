@@ -9,11 +9,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 
 from infra import config
-from infra.doctor import clusters, drift, leftovers, machine, programs, sites, stackfile, state
+from infra.doctor import clusters, drift, leftovers, machine, programs, servers, sites, stackfile, state
 from infra.doctor.report import Finding, Report, failed, of_error, one_line, skipped
 from infra.local.layout import SiteLayout
 from infra.local.toolchain.recipes import TOOLS
+from infra.namespaces import SERVING_NAMESPACE
 from switchboard.errors import SwitchboardError
+from switchboard.kube import Credentials, Kube
 from switchboard.paths import state_dir
 
 OF_ANY_STACK = (
@@ -111,6 +113,16 @@ async def _sites(
 
 async def _site(layout: SiteLayout) -> list[Finding]:
     try:
-        return sites.of_site(layout.name, await sites.look(layout))
+        found = sites.of_site(layout.name, await sites.look(layout))
     except SwitchboardError as error:
         return sites.of_site(layout.name, error)
+    if layout.site.role != "public" or not sites.running(layout):
+        return found
+    try:
+        async with Kube(Credentials.from_kubeconfig(layout.kubeconfig), timeout_s=drift.TIMEOUT_S) as kube:
+            there = await servers.look(kube, SERVING_NAMESPACE)
+    except SwitchboardError:
+        there = None
+    if there is None:
+        return [*found, skipped(f"sites/{layout.name}/model servers", "the API server didn't say")]
+    return [*found, *servers.judge(f"sites/{layout.name}", layout.name, there)]

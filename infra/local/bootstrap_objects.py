@@ -40,7 +40,8 @@ def objects() -> list[tuple[Kind, Object]]:
 
 
 NODE_RULES: list[Object] = [
-    # Each node provisions the volumes of the claims that the scheduler gave it, and deletes those it provisioned.
+    # Each node provisions the volumes of the claims that the scheduler gave it, and deletes those it provisioned;
+    # shared ones any node.
     {"apiGroups": [""], "resources": ["persistentvolumes"], "verbs": [*_READ, "create", "patch", "delete"]},
     {"apiGroups": [""], "resources": ["persistentvolumeclaims"], "verbs": _READ},
     {"apiGroups": ["storage.k8s.io"], "resources": ["storageclasses"], "verbs": _READ},

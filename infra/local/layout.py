@@ -140,6 +140,11 @@ class SiteLayout:
         return self.directory / "run"
 
     @property
+    def volumes_dir(self) -> Path:
+        """Persistent volumes that pods of all nodes may have at once: what a file server would keep."""
+        return self.directory / "volumes"
+
+    @property
     def nodes(self) -> tuple[NodeLayout, ...]:
         base = self.embedded.network.network_address
         return tuple(

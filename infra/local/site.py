@@ -309,7 +309,7 @@ async def _drop_removed_nodes(layout: SiteLayout) -> None:
         holding: set[str | None] = set()
         for volume in await kube.list(PERSISTENT_VOLUMES):
             owner = provisioner.node_of(volume)
-            if owner in gone and provisioner.to_delete(volume, owner):
+            if owner in gone and provisioner.to_delete(volume):
                 folder = folders / owner / "volumes" / volume["metadata"]["name"]
                 await asyncio.to_thread(shutil.rmtree, folder, True)
                 await kube.delete(PERSISTENT_VOLUMES, folder.name, uid=volume["metadata"]["uid"])

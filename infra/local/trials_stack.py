@@ -213,7 +213,8 @@ def _free_networks(count: int) -> list[str]:
     raise SwitchboardError(f"no {count} free loopback networks", "stop clouds that you don't need")
 
 
-def _stack_document() -> Object:
+def stack_document() -> Object:
+    """A stack with one site that may be started, on loopback networks that are free."""
     networks = _free_networks(4)
     sites = [
         {
@@ -255,7 +256,7 @@ def running(progress: Progress) -> Iterator[Trial]:
     """The trials' stack, up and with pods; everything of it goes afterwards."""
     root = Path(tempfile.mkdtemp(prefix="switchboard-trials-"))
     file = root / f"Pulumi.{STACK}.yaml"
-    file.write_text(yaml.safe_dump(_stack_document()))
+    file.write_text(yaml.safe_dump(stack_document()))
     os.environ |= {"SWITCHBOARD_STACK_FILE": str(file), "SWITCHBOARD_STATE": str(root / "state")}
     try:
         cloud.up(STACK, progress, sites=[SITE])

@@ -26,7 +26,9 @@ from pulumi_policy import (
 from pulumi_policy.proxy import UnknownValueError
 
 from infra.policy.manifest import UNKNOWN
-from infra.policy.rules import RULES, Rule, Site, Subject, sites_of
+from infra.policy.rules import RULES, sites_of
+from infra.policy.servers import with_made
+from infra.policy.subject import Rule, Site, Subject
 
 PROJECT = "switchboard"
 """The prefix of the stack file's keys."""
@@ -60,9 +62,10 @@ def validation(rule: Rule) -> Any:
     def validate(args: ResourceValidationArgs, report: ReportViolation) -> None:
         if not args.resource_type.startswith("kubernetes:"):
             return
-        subject = Subject(plain(args.props), args.provider.name if args.provider else None, sites())
-        for fault in rule(subject):
-            report(f"{subject.title}: {fault.reason}\n  → {fault.mend}", None)
+        declared = Subject(plain(args.props), args.provider.name if args.provider else None, sites())
+        for subject in with_made(declared):
+            for fault in rule(subject):
+                report(f"{subject.title}: {fault.reason}\n  → {fault.mend}", None)
 
     return validate
 

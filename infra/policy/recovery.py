@@ -78,7 +78,8 @@ def budget(manifest: Manifest) -> Budget | None:
     A StatefulSet's pod on a lost node is replaced when a person has declared the node out of service or removed it, and
     not before, since there must never be two of one name. So a StatefulSet is back when the others do without it (see
     `alone`): after the node grace, when the control plane takes the pods of a silent node for unready, and Services and
-    gateways leave them out. One that has no others isn't back by itself.
+    gateways leave them out. One that has no others isn't back by itself. (A model server's Deployment is replaced, and
+    its gateways leave lost replicas out as well: the rule asks `served_by_others` before its budget.)
 
     None for other kinds, and where a part isn't known before the update.
     """
@@ -119,6 +120,15 @@ def alone(manifest: Manifest) -> str:
         return _alone(manifest, spec)
     except _NotYetKnown:
         return ""
+
+
+def served_by_others(manifest: Manifest) -> bool:
+    """Whether the other replicas of a workload do its work while one of its nodes is lost, as `alone` has it."""
+    spec = pod_spec(manifest)
+    try:
+        return spec is not None and not _alone(manifest, spec)
+    except _NotYetKnown:
+        return False
 
 
 def _alone(manifest: Manifest, spec: Manifest) -> str:

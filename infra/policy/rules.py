@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import decimal
 import re
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from typing import Any
 
-from infra.components.exceptions import RECOVERY as RECOVERY_EXCEPTION
+from infra.components.exceptions import POLICY
 from infra.policy.manifest import (
     UNKNOWN,
     WORKLOADS,
-    Manifest,
     annotation,
     bound_to,
     containers,
@@ -28,12 +26,17 @@ from infra.policy.manifest import (
     pod_template,
     text,
 )
-from infra.policy.recovery import RECOVERY_S, alone, budget
+from infra.policy.recovery import RECOVERY_S, alone, budget, served_by_others
+from infra.policy.servers import model_server, spare_replica, with_made
+from infra.policy.subject import Fault, Rule, Site, Subject, Violation
 from switchboard import labels, quantities
 from switchboard.data import DataClass, parse_regions
+from switchboard.workload import LONGEST_START
 
 CARRIERS = WORKLOADS | {"ConfigMap", "Secret", "PersistentVolumeClaim"}
 """The kinds that hold or see data, and so say of which class."""
+
+RECOVERY_EXCEPTION = POLICY + "recovery-budget"
 
 _TAKING_RIGHTS = ("escalate", "bind", "impersonate")
 """Verbs of RBAC's own, by which whoever has them may have any others."""
@@ -41,66 +44,12 @@ _TAKING_RIGHTS = ("escalate", "bind", "impersonate")
 _DIGEST = re.compile(r"@sha256:[0-9a-f]{64}\Z")
 
 
-@dataclass(frozen=True)
-class Site:
-    """What the stack file says of a site."""
-
-    role: str
-    region: str
-    embedded: bool = False
-
-
-@dataclass(frozen=True)
-class Subject:
-    """An object on its way to a site; `site` is its provider's name, `sites` are those of the stack."""
-
-    manifest: Manifest
-    site: str | None
-    sites: Mapping[str, Site] = field(default_factory=dict)
-
-    @property
-    def kind(self) -> str:
-        return text(self.manifest, "kind") or "object"
-
-    @property
-    def title(self) -> str:
-        """Such as `Deployment switchboard-core/mlflow of site private`."""
-        names = (text(self.manifest, "metadata", key) for key in ("namespace", "name"))
-        return f"{self.kind} {'/'.join(filter(None, names)) or '(unnamed)'} of site {self.site or '(none)'}"
-
-    @property
-    def facts(self) -> Site | None:
-        return self.sites.get(self.site or "")
-
-
-@dataclass(frozen=True)
-class Fault:
-    """Why an object is refused, and what to change."""
-
-    reason: str
-    mend: str
-
-
-@dataclass(frozen=True)
-class Violation:
-    """A rule that an object breaks."""
-
-    rule: str
-    resource: str
-    reason: str
-    mend: str
-
-    def __str__(self) -> str:
-        return f"{self.resource}: {self.reason}\n  → {self.mend}"
-
-
-Rule = Callable[[Subject], Iterator[Fault]]
-
-
 def private_data(subject: Subject) -> Iterator[Fault]:
     """Data of a class that must stay private never goes to a public site, and nothing to a cluster that is no site."""
     facts = subject.facts
     if facts is None:  # whatever its labels say: without a provider it goes where kubectl's context leads
+        if subject.maker is not None:
+            return
         yield Fault(
             f"its provider {subject.site or '(none)'} is no site of the stack file: it may go to any cluster",
             "give it the options of its namespace: `opts=namespace.child(self)`",
@@ -299,7 +248,7 @@ def rbac_wildcards(subject: Subject) -> Iterator[Fault]:
 def recovery_budget(subject: Subject) -> Iterator[Fault]:
     """A workload is back within 5 min of the loss of its node, by its own time limits or its other replicas."""
     found = budget(subject.manifest)
-    if found is None:
+    if found is None or (subject.maker is not None and served_by_others(subject.manifest)):
         return
     if why := alone(subject.manifest):
         reason = annotation(subject.manifest, RECOVERY_EXCEPTION)
@@ -307,17 +256,22 @@ def recovery_budget(subject: Subject) -> Iterator[Fault]:
             yield Fault(
                 f"a StatefulSet's pod on a lost node isn't replaced before a person acts, and {why}",
                 "give it two replicas or more, spread over nodes (`_pod.spread()`), make a Deployment of it, or say "
-                f"why it may wait: annotation {RECOVERY_EXCEPTION} (`exceptions(recovery=…)`)",
+                f"why it may wait: annotation {RECOVERY_EXCEPTION} (`exceptions(policy=…)`)",
             )
         return
     total = found.total_s
     if total is None or total > RECOVERY_S:
         allowed = "nothing bounds its recovery" if total is None else f"its recovery may take {total} s"
-        yield Fault(
-            f"{allowed} ({found}), and the promise is {RECOVERY_S} s",
+        shorten = (
             "shorten the longest: tolerationSeconds of not-ready and unreachable (300 where none is stated), "
-            "terminationGracePeriodSeconds, the startup probe",
+            "terminationGracePeriodSeconds, the startup probe"
         )
+        if subject.maker is not None:
+            shorten = (
+                f"state a shorter `capacity.startSeconds`, of which a replica has {LONGEST_START} times to start, "
+                "or keep two replicas or more in the core"
+            )
+        yield Fault(f"{allowed} ({found}), and the promise is {RECOVERY_S} s", shorten)
 
 
 RULES: dict[str, Rule] = {
@@ -330,16 +284,19 @@ RULES: dict[str, Rule] = {
         image_digest,
         rbac_wildcards,
         recovery_budget,
+        model_server,
+        spare_replica,
     )
 }
 """The rules by name."""
 
 
 def violations(subjects: Iterable[Subject]) -> list[Violation]:
-    """All that is wrong with these objects, object by object."""
+    """All that is wrong with these objects and with what the operator makes of them, object by object."""
     return [
         Violation(name, subject.title, fault.reason, fault.mend)
-        for subject in subjects
+        for declared in subjects
+        for subject in with_made(declared)
         for name, rule in RULES.items()
         for fault in rule(subject)
     ]

@@ -6,13 +6,15 @@ What only a cluster knows isn't known here; the pack judges it when Pulumi does.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
-from infra.components.exceptions import RECOVERY
+from infra.components.exceptions import POLICY
 from infra.config import Stack
 from infra.declared import Declared, declare
 from infra.policy.manifest import annotation
-from infra.policy.recovery import alone
-from infra.policy.rules import Site, Subject, Violation, violations
+from infra.policy.rules import recovery_budget, violations
+from infra.policy.servers import spare_replica
+from infra.policy.subject import Site, Subject, Violation
 from switchboard.errors import SwitchboardError
 
 
@@ -24,12 +26,20 @@ def judge(stack: Stack, objects: Iterable[Declared]) -> list[Violation]:
 
 def exempt(objects: Iterable[Declared]) -> list[Violation]:
     """What objects are exempt from, each with the reason that it gives."""
-    subjects = [Subject(one.revealed(), one.site) for one in objects]
-    return [
-        Violation("recovery-budget", subject.title, reason, "")
-        for subject in subjects
-        if isinstance(reason := annotation(subject.manifest, RECOVERY), str) and alone(subject.manifest)
-    ]
+    found = []
+    for one in objects:
+        subject = Subject(one.revealed(), one.site)
+        for name, rule in (("recovery-budget", recovery_budget), ("spare-replica", spare_replica)):
+            reason = annotation(subject.manifest, POLICY + name)
+            if isinstance(reason, str) and any(rule(_without(subject, POLICY + name))):
+                found.append(Violation(name, subject.title, reason, ""))
+    return found
+
+
+def _without(subject: Subject, exception: str) -> Subject:
+    meta = subject.manifest["metadata"]
+    kept = {key: value for key, value in meta["annotations"].items() if key != exception}
+    return replace(subject, manifest={**subject.manifest, "metadata": {**meta, "annotations": kept}})
 
 
 def check(stack: Stack, name: str) -> None:

@@ -13,7 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from infra import config
+from infra.config.servers import Size
 from infra.local.layout import SiteLayout
+from switchboard.api.scaling import Mode, Scaling
 from switchboard.errors import SwitchboardError
 from switchboard.paths import ROOT
 from tests.infra.certificates import self_signed
@@ -47,6 +49,12 @@ def _set(path: str, value: Any) -> Callable[[Values], None]:
     return change
 
 
+def _scaling(**fields: Any) -> Callable[[Values], None]:
+    """Of the local stack's chat, which has 2 to 6 replicas."""
+    return lambda values: values["modelServers"][0]["scaling"].update(fields)
+
+
+DAY = {"name": "day", "start": "08:00", "end": "18:30", "minReplicas": 3}
 HOME = Path.home()
 DATABASE = {"host": "db.bank.example"}
 ARTIFACTS = {"endpoint": "https://s3.bank.example", "bucket": "mlflow", "region": "cn-shanghai"}
@@ -103,6 +111,39 @@ WRONG = [
     (_set("secrets_set", []), ["unknown key switchboard:secrets_set"]),
     (_set("modelServers/0/resources", {"memory": "2Gi"}), ["memoryLimit 1Gi is below memory 2Gi"]),
     (_set("modelServers/0/resources", {"cpu": "1", "cpuLimit": "999m"}), ["cpuLimit 999m is below cpu 1"]),
+    (_set("modelServers/0/scaling", {"minReplicas": 2}), ["modelServers[0].scaling.maxReplicas", "required"]),
+    (_scaling(minReplicas="2"), ["modelServers[0].scaling.minReplicas", "integer", "'2'"]),
+    (_scaling(minReplicas=True), ["modelServers[0].scaling.minReplicas", "integer"]),
+    (_scaling(maxReplicas=4.0), ["modelServers[0].scaling.maxReplicas", "integer"]),
+    (_scaling(minReplicas=7), ["modelServers[0].scaling: minReplicas 7 is more than maxReplicas 6"]),
+    (_scaling(mode="on"), ["modelServers[0].scaling.mode", "'active', 'shadow' or 'paused'", "'on'"]),
+    (_scaling(colour="red"), ["modelServers[0].scaling.colour", "Extra inputs"]),
+    (_scaling(up={"percent": 0}), ["modelServers[0].scaling.up.percent", "greater than or equal to 1"]),
+    (_scaling(schedules=[{**DAY, "timeZone": "Asia/Sha"}]), ["schedules[0].timeZone", "is no time zone"]),
+    (_scaling(schedules=[{**DAY, "end": 1110}]), ["schedules[0].end", "string", "1110"]),
+    (_scaling(schedules=[DAY, DAY]), ["modelServers[0].scaling: two schedules have the name 'day'"]),
+    (_set("modelServers/0/scaling", [6]), ["switchboard:modelServers[0].scaling", "dictionary"]),
+    (_set("modelServers/0/scaling", 6), ["switchboard:modelServers[0].scaling", "dictionary", "6"]),
+    (_set("modelServers/0/replicas", 7), ["modelServers[0]: replicas 7 is more than scaling.maxReplicas 6"]),
+    (_set("modelServers/0/replicas", 1), ["replicas 1 is less than scaling.minReplicas 2", "begins"]),
+    (
+        _set("modelServers/0/edgeScaling", {"minReplicas": 2, "maxReplicas": 3}),
+        ["modelServers[0]: edgeReplicas 1 is less than edgeScaling.minReplicas 2"],
+    ),
+    (
+        _set("modelServers/0/edgeScaling", {"minReplicas": 0, "maxReplicas": 3}),
+        ["modelServers[0]: edgeScaling: minReplicas 0 is for the core"],
+    ),
+    (_set("modelServers/0/edgeScaling", {"maxReplicas": 0}), ["modelServers[0].edgeScaling.maxReplicas"]),
+    (
+        lambda values: values["modelServers"][0].update(edgeReplicas=0, edgeScaling={"maxReplicas": 2}),
+        ["modelServers[0]: edgeReplicas 0 and edgeScaling"],
+    ),
+    (_set("modelServers/0/capacity", {"concurrency": "8"}), ["modelServers[0].capacity.concurrency", "'8'"]),
+    (_set("modelServers/0/capacity", {"startSeconds": 0}), ["modelServers[0].capacity.startSeconds"]),
+    (_set("modelServers/0/maxConcurrency", 8), ["maxConcurrency is short for capacity.concurrency"]),
+    (_set("modelServers/0/availabilityException", "no"), ["modelServers[0].availabilityException"]),
+    (_set("sharedStorageClass", "NFS!"), ["switchboard:sharedStorageClass", "'NFS!'"]),
     (_set("modelServers/0/colour", "red"), ["switchboard:modelServers[0].colour", "Extra inputs"]),
     (_set("sites/0/role", "secret"), ["switchboard:sites[0].role", "'private' or 'public'"]),
     (_set("sites/1/role", "private"), ["site public is private: only a public site has edges"]),
@@ -293,6 +334,36 @@ def test_secrets_are_known_to_be_set_and_not_by_their_values(values: Values, clu
     assert set(stack.secrets_needed) == set(config.SECRETS)
     assert "v1:abc" not in repr(stack)
     assert config.parse(values, "x").secrets_needed == ()
+    on_volume = {**clusters, "mlflow": {"storage": "5Gi"}}
+    assert config.parse(on_volume, "x").secrets_needed == ("mlflowUserKey",)
+
+
+@pytest.mark.parametrize(
+    ("people", "told"),
+    [
+        ([{"name": "li"}, {"name": "wu", "role": "release", "turn": 3}], None),
+        ([{"name": "li"}, {"name": "li", "role": "trainer"}], "mlflowUsers has li twice"),
+        ([{"name": "release"}], "is a user that every stack has"),
+        ([{"name": "li", "role": "admin"}], "is no role for people"),
+        ([{"name": "li", "role": "king"}], "mlflowUsers[0].role"),
+        ([{"name": "Li"}], "mlflowUsers[0].name"),
+        ([{"name": "li:x"}], "mlflowUsers[0].name"),
+        ([{"name": "li", "turn": 0}], "mlflowUsers[0].turn"),
+        ([{"name": "li", "password": "hunter2"}], "mlflowUsers[0].password"),
+    ],
+)
+def test_people_who_use_mlflow(values: Values, people: list[Values], told: str | None) -> None:
+    if told is None:
+        found = config.parse({**values, "mlflowUsers": people}, "x").mlflow_users
+        assert [(one.name, str(one.role), one.turn) for one in found] == [
+            ("li", "reader", 1),
+            ("wu", "release", 3),
+        ]
+        return
+    with pytest.raises(SwitchboardError) as caught:
+        config.parse({**values, "mlflowUsers": people}, "x")
+    assert told in str(caught.value)
+    assert "hunter2" not in str(caught.value)
 
 
 def test_a_part_has_the_image_of_its_own_or_that_of_the_rest(values: Values) -> None:
@@ -300,6 +371,63 @@ def test_a_part_has_the_image_of_its_own_or_that_of_the_rest(values: Values) -> 
     stack = config.parse(values, "x")
     assert stack.image("chat") == "bank/switchboard:2"
     assert {stack.image(part) for part in config.PARTS} == {values["images"]["switchboard"]}
+
+
+FIXED = Scaling(min_replicas=2, max_replicas=2)
+ONE = Scaling(min_replicas=1, max_replicas=1)
+SIX = {"maxReplicas": 6}
+
+
+@pytest.mark.parametrize(
+    ("given", "core", "edge"),
+    [
+        ({}, Size(FIXED), Size(ONE)),
+        ({"replicas": 2, "edgeReplicas": 1}, Size(FIXED), Size(ONE)),
+        ({"edgeReplicas": 0}, Size(FIXED), None),
+        ({"scaling": SIX}, Size(Scaling(max_replicas=6)), Size(ONE)),
+        ({"scaling": SIX, "replicas": 3}, Size(Scaling(max_replicas=6), 3), Size(ONE)),
+        (
+            {"scaling": {**SIX, "minReplicas": 2, "mode": "paused"}, "replicas": 1},
+            Size(Scaling(min_replicas=2, max_replicas=6, mode=Mode.PAUSED), 1),
+            Size(ONE),
+        ),
+        ({"edgeScaling": {"maxReplicas": 2}}, Size(FIXED), Size(Scaling(max_replicas=2))),
+        ({"edgeScaling": {"maxReplicas": 2}, "edgeReplicas": 2}, Size(FIXED), Size(Scaling(max_replicas=2), 2)),
+    ],
+)  # fmt: skip
+def test_how_many_replicas(values: Values, given: Values, core: Size, edge: Size | None) -> None:
+    server = {"name": "chat", "model": "chat-intent", "dataRegions": ["r"], **given}
+    (found,) = config.parse({**values, "modelServers": [server]}, "x").model_servers
+    assert (found.size("core"), found.size("edge"), found.on_edges) == (core, edge, edge is not None)
+
+
+@pytest.mark.parametrize(
+    ("given", "concurrency", "start_s"),
+    [
+        ({}, 32, 60),
+        ({"maxConcurrency": 8}, 8, 60),
+        ({"capacity": {"concurrency": 8}}, 8, 60),
+        ({"maxConcurrency": 8, "capacity": {"startSeconds": 20}}, 8, 20),
+    ],
+)
+def test_what_a_replica_takes(values: Values, given: Values, concurrency: int, start_s: int) -> None:
+    server = {"name": "chat", "model": "chat-intent", "dataRegions": ["r"], **given}
+    (found,) = config.parse({**values, "modelServers": [server]}, "x").model_servers
+    assert (found.takes.concurrency, found.takes.start_seconds) == (concurrency, start_s)
+
+
+@pytest.mark.parametrize("time", ["18:30", '"18:30"', "08:05"])
+def test_a_time_of_day_is_a_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, time: str) -> None:
+    """PyYAML by itself makes 1110 of 18:30, which Pulumi doesn't."""
+    path = tmp_path / "Pulumi.x.yaml"
+    text = (ROOT / "Pulumi.local.yaml").read_text()
+    day = f"{{name: day, start: {time}, end: 23:59, minReplicas: 3}}"
+    path.write_text(text.replace("maxReplicas: 6}", f"maxReplicas: 6, schedules: [{day}]}}"))
+    monkeypatch.setenv("SWITCHBOARD_STACK_FILE", str(path))
+    (server,) = config.load("x").model_servers
+    assert server.scaling is not None
+    (schedule,) = server.scaling.schedules
+    assert (schedule.start, schedule.end) == (time.strip('"'), "23:59")
 
 
 def _public(name: str, number: int, regions: list[str]) -> Values:

@@ -143,19 +143,24 @@ def test_a_pulumi_is_known_by_what_it_was_called_as(stack: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        _owner(os.getpid()),  # runs, but is no Pulumi
-        _owner(2**22 + 1),  # above the largest pid
-        _owner(2**70),
-        _owner(-1),
-        _owner("12"),
-        _owner(None),
-        _owner(1, hostname="another-host"),
-        json.dumps({"pid": os.getpid(), "hostname": socket.gethostname()}),
-        json.dumps({"pid": os.getpid(), "hostname": socket.gethostname(), "timestamp": "yesterday"}),
-        "[]",
-        "null",
-        '{"pid": 1',
-        "",
+        pytest.param(_owner(os.getpid()), id="of a process that is no Pulumi"),
+        pytest.param(_owner(2**22 + 1), id="above the largest process number"),
+        pytest.param(_owner(2**70), id="of no number that a process can have"),
+        pytest.param(_owner(-1), id="of a negative number"),
+        pytest.param(_owner("12"), id="of a text"),
+        pytest.param(_owner(None), id="of nobody"),
+        pytest.param(_owner(1, hostname="another-host"), id="of another host"),
+        pytest.param(
+            json.dumps({"pid": os.getpid(), "hostname": socket.gethostname()}), id="without its time"
+        ),
+        pytest.param(
+            json.dumps({"pid": os.getpid(), "hostname": socket.gethostname(), "timestamp": "yesterday"}),
+            id="of a time that is none",
+        ),
+        pytest.param("[]", id="a list"),
+        pytest.param("null", id="null"),
+        pytest.param('{"pid": 1', id="cut off"),
+        pytest.param("", id="empty"),
     ],
 )
 def test_a_dead_lock_is_removed(stack: str, text: str) -> None:

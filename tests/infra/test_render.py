@@ -6,7 +6,6 @@ import copy
 import json
 import subprocess
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -17,8 +16,9 @@ from infra.cli import app
 from infra.declared import ADDRESS_LATER, Declared, declare
 from infra.local import toolchain
 from infra.plugin.wire import Secret
-from infra.render import LEFT_OUT, MARKER, Rendered, render, without_secrets, write
+from infra.render import LEFT_OUT, MADE, MARKER, Rendered, render, without_secrets, write
 from switchboard.errors import SwitchboardError
+from switchboard.registry_users import SERVICES
 from tests.conftest import ControlPlane
 
 STACKS = ("local", "staging", "production")
@@ -43,7 +43,11 @@ def test_every_object_has_a_file_that_says_the_same(stack: tuple[str, list[Decla
     name, objects, rendered = stack
     loaded = config.load(name)
     assert {path.partition("/")[0] for path in rendered.files} == {site.name for site in loaded.sites}
-    manifests = [yaml.safe_load(text) for path, text in rendered.files.items() if "kustomization" not in path]
+    manifests = [
+        yaml.safe_load(text)
+        for path, text in rendered.files.items()
+        if "kustomization" not in path and f"/{MADE}/" not in path
+    ]
     assert len(manifests) == len(objects) > 30
     for one, manifest in zip(objects, manifests, strict=True):
         assert manifest["kind"] == one.kind
@@ -65,8 +69,27 @@ def test_a_kustomization_names_all_of_a_site_but_secrets(stack: tuple[str, list[
         for one in yaml.safe_load(text)["resources"]
     }
     written = {path for path in rendered.files if not path.endswith("kustomization.yaml")}
-    assert listed == {path for path in written if "/secret-" not in path}
+    assert listed == {path for path in written if "/secret-" not in path and f"/{MADE}/" not in path}
     assert any("/_cluster/namespace-" in path for path in listed)
+
+
+def test_what_the_operator_makes_is_shown_and_not_applied(
+    stack: tuple[str, list[Declared], Rendered],
+) -> None:
+    _, objects, rendered = stack
+    servers = [one for one in objects if one.kind == "ModelServer"]
+    assert servers
+    for one in servers:
+        folder = f"{one.site}/{MADE}/switchboard-serving"
+        text = rendered.files[f"{folder}/deployment-{one.name}.yaml"]
+        assert text.startswith(f"# the operator makes it of ModelServer {one.name}\n")
+        deployment = yaml.safe_load(text)
+        assert deployment["spec"]["replicas"] == one.revealed()["spec"]["scaling"].get("minReplicas", 1)
+        assert {
+            f"{folder}/persistentvolumeclaim-{one.name}-models.yaml",
+            f"{folder}/poddisruptionbudget-{one.name}.yaml",
+        } <= set(rendered.files)
+    assert len([path for path in rendered.files if f"/{MADE}/" in path]) == 3 * len(servers)
 
 
 def test_only_a_stack_without_a_domain_has_addresses_that_nobody_knows_yet(
@@ -131,11 +154,16 @@ def test_no_secret_is_in_any_file(tmp_path: Path) -> None:
 def test_the_stack_s_own_secrets_are_marked_through_the_whole_program() -> None:
     objects = declare(config.load("staging"), name="staging")
     rendered = render("staging", objects)
-    (secret,) = [one for one in objects if one.kind == "Secret"]
-    held: dict[str, Any] = secret.revealed()["stringData"]
-    assert len(held) == 3
+    secrets = [one for one in objects if one.kind == "Secret"]
+    held: list[tuple[str, str]] = [
+        item for one in secrets for item in one.revealed()["stringData"].items() if item[0] != "username"
+    ]
+    # The store's three, the list of users, and a password for each user in the private site and two in the public one.
+    assert len(held) == 3 + 1 + len(SERVICES) + 2 + 2, (
+        "the last two are the seeds by which evidence is signed"
+    )
     everything = "".join(rendered.files.values())
-    assert not [value for value in held.values() if value in everything]
+    assert not [key for key, value in held if value in everything]
 
 
 def test_what_is_rendered_is_not_changed() -> None:
@@ -239,7 +267,7 @@ def test_the_command(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     said = json.loads(done.stdout)
     assert sorted(texts(out)) == sorted([*said["files"], MARKER])
-    assert len(said["left_out"]) == 3 and said["unknown"] == []
+    assert len(said["left_out"]) == 3 + 1 + 2 * (len(SERVICES) + 2) + 2 and said["unknown"] == []
     text = CliRunner().invoke(app, ["render", "--stack", "staging", "--out", str(out)]).stdout
     assert "files of stack staging" in text
     assert "left out, a secret: private/switchboard-core/secret-mlflow-store-" in text
@@ -261,6 +289,11 @@ def test_a_real_cluster_takes_all_of_it(tmp_path: Path, control_plane: ControlPl
     for path in namespaces:
         subprocess.run([*delete, "-f", str(path)], check=True, capture_output=True)
         subprocess.run([*command, "-f", str(path)], check=True, capture_output=True)
+    # What is defined for the whole cluster comes first, as of a real one.
+    for path in tmp_path.glob("*/_cluster/customresourcedefinition-*.yaml"):
+        subprocess.run([*command, "-f", str(path)], check=True, capture_output=True)
+        wait = [*kubectl, "wait", "--for=condition=Established", "-f", str(path)]
+        subprocess.run(wait, check=True, capture_output=True)
     try:
         for site in ("private", "south"):
             done = subprocess.run(

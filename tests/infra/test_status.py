@@ -12,7 +12,7 @@ import yaml
 from infra import config, status
 from infra.status import Endpoints, Part, SiteStatus, Status
 from switchboard import paths
-from switchboard.kube import DEPLOYMENTS, STATEFUL_SETS
+from switchboard.kube import DEPLOYMENTS
 from switchboard.paths import ROOT
 from tests.conftest import stack_document
 
@@ -23,8 +23,8 @@ LOCAL = {
     },
     "public": {
         *("deployment/gateway", "deployment/gateway-cn-beijing", "deployment/gateway-cn-hongkong"),
-        "deployment/prometheus",
-        *("statefulset/chat", "statefulset/chat-cn-beijing", "statefulset/chat-cn-hongkong"),
+        *("deployment/operator", "deployment/prometheus"),
+        *("modelserver/chat", "modelserver/chat-cn-beijing", "modelserver/chat-cn-hongkong"),
         *("endpoint/gateway", "endpoint/edge-cn-beijing", "endpoint/edge-cn-hongkong", "endpoint/prometheus"),
     },
 }
@@ -43,7 +43,7 @@ def test_what_the_stack_file_implies() -> None:
 
 def test_an_edge_without_servers_of_its_own_has_a_gateway_only() -> None:
     parts = set(status.expected(_local(edgeReplicas=0))["public"])
-    assert LOCAL["public"] - parts == {"statefulset/chat-cn-beijing", "statefulset/chat-cn-hongkong"}
+    assert LOCAL["public"] - parts == {"modelserver/chat-cn-beijing", "modelserver/chat-cn-hongkong"}
 
 
 def test_expected_names_are_the_programs_own() -> None:
@@ -85,9 +85,64 @@ def test_a_workload_is_healthy_when_its_replicas_are_ready(
     spec: dict[str, Any], now: dict[str, Any], generation: int, healthy: bool
 ) -> None:
     item = {"metadata": {"name": "chat", "generation": generation}, "spec": spec, "status": now}
-    part = status._workload(STATEFUL_SETS, item)
-    assert (part.name, part.healthy) == ("statefulset/chat", healthy)
-    assert status._workload(DEPLOYMENTS, item).name == "deployment/chat"
+    part = status._workload(DEPLOYMENTS, item)
+    assert (part.name, part.healthy) == ("deployment/chat", healthy)
+
+
+READY = {"type": "Ready", "status": "True", "reason": "ReplicasReady", "observedGeneration": 2, "message": ""}
+SERVES = {"readyReplicas": 2, "desiredReplicas": 2, "observedGeneration": 2}
+
+
+@pytest.mark.parametrize(
+    ("condition", "now", "healthy", "note"),
+    [
+        ({}, {}, True, "2/2 ready"),
+        (
+            {"message": "QuotaExceeded: no more\nthan 2 pods"},
+            {"desiredReplicas": 4},
+            True,
+            "2/4 ready: QuotaExceeded: no more than 2 pods",
+        ),
+        (
+            {"reason": "ScaledToZero", "message": "the first request starts a replica"},
+            {"readyReplicas": 0, "desiredReplicas": 0},
+            True,
+            "0/0 ready: ScaledToZero: the first request starts a replica",
+        ),
+        (
+            {"status": "False", "reason": "ImagePullFailed", "message": "no such image"},
+            {"readyReplicas": 1},
+            False,
+            "1/2 ready: ImagePullFailed: no such image",
+        ),
+        ({"observedGeneration": 1}, {}, False, "2/2 ready: the operator hasn't looked at it as it is now"),
+    ],
+    ids=["serves", "serves, and can't have more", "waits for a request", "fails", "was another then"],
+)
+def test_a_model_server_is_healthy_when_its_operator_says_so(
+    condition: dict[str, Any], now: dict[str, Any], healthy: bool, note: str
+) -> None:
+    item = {
+        "metadata": {"name": "chat", "generation": 2},
+        "status": {
+            **SERVES,
+            **now,
+            "conditions": [{"type": "AbleToScale", "status": "False"}, {**READY, **condition}],
+        },
+    }
+    assert status._model_server(item) == Part(name="modelserver/chat", healthy=healthy, note=note)
+
+
+def test_a_model_server_that_no_operator_has_seen_is_not_healthy() -> None:
+    part = status._model_server({"metadata": {"name": "chat", "generation": 1}, "spec": {}})
+    assert (part.healthy, part.note) == (False, "0/0 ready: the operator hasn't looked at it as it is now")
+
+
+def test_a_deployment_that_the_operator_made_is_not_told_twice() -> None:
+    meta = {"name": "chat"}
+    assert not status._is_made({"metadata": meta})
+    assert status._is_made({"metadata": {**meta, "ownerReferences": [{"kind": "ModelServer"}]}})
+    assert not status._is_made({"metadata": {**meta, "ownerReferences": [{"kind": "Other"}]}})
 
 
 @pytest.mark.parametrize(

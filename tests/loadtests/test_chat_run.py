@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
 from loadtests import cli
+from switchboard import requests
 from switchboard.errors import SwitchboardError
 from tests.loadtests.conftest import Remote
 
@@ -23,19 +28,28 @@ def run(*arguments: str) -> Result:
 def test_a_service_that_holds(remote: Remote, tmp_path: Path) -> None:
     report = tmp_path / "new" / "report.html"
     result = run(
-        *("--url", remote.url, "--rate", "10", "--duration", "4s", "--p99", "5s", "--output", "json"),
-        *("--html", str(report)),
+        *("--url", remote.url, "--rate", "10", "--duration", "6s", "--p99", "5s", "--output", "json"),
+        *("--html", str(report), "--seconds", str(tmp_path / "seconds.csv")),
+        *("--requests", str(tmp_path / "requests.csv")),
     )
     found = json.loads(result.stdout)
     assert result.exit_code == 0, found
     assert found["ok"]
     assert found["failed"] == 0
     # A constant rate: nothing but the start and the end of the run bends it.
-    assert 20 <= found["total"] == len(remote.asked) <= 60
+    assert 20 <= found["total"] == len(remote.asked) <= 90
     assert {asked["language"] for asked in remote.asked} == {"en", "zh"}
     assert len(remote.sessions) > 1
     assert len(set(remote.keys)) == len(remote.keys)
     assert "chat zh" in report.read_text()
+    rows = [line.split(",") for line in (tmp_path / "seconds.csv").read_text().splitlines()]
+    assert rows[0] == ["second", "due", "good", "failed"]
+    assert sum(int(row[1]) for row in rows[1:]) == found["total"]
+    assert int(rows[1][0]) == int(found["first_s"])
+    with (tmp_path / "requests.csv").open() as file:
+        each = requests.read(file)
+    assert len(each) == found["total"]
+    assert {(one.failure, one.version) for one in each} == {(None, "1")}
 
 
 @pytest.mark.parametrize(
@@ -85,3 +99,21 @@ def test_nobody_there(remote: Remote) -> None:
 def test_wrong_arguments_are_named(arguments: list[str], says: str) -> None:
     with pytest.raises(SwitchboardError, match=says):
         run(*arguments)
+
+
+def test_told_to_stop_it_ends_its_customers_too(remote: Remote) -> None:
+    command = [sys.executable, "-m", "switchboard.cli", "loadtests", "chat", "--url", remote.url]
+    command += ["--rate", "5", "--duration", "120s"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 60
+        while not remote.asked and time.monotonic() < deadline:
+            time.sleep(0.1)
+        customers = psutil.Process(process.pid).children(recursive=True)
+        assert customers
+        process.terminate()
+        assert process.wait(30) == 143
+        gone, alive = psutil.wait_procs(customers, timeout=30)
+        assert gone and not alive
+    finally:
+        process.kill()

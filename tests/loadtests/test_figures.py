@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loadtests.expected import FIELDS, wrong_with
-from loadtests.figures import Request, breaches, figures, percentile, seconds_of, table, users_for
+from loadtests.figures import Request, breaches, by_second, figures, percentile, seconds_of, table, users_for
 from loadtests.questions import QUESTIONS
 
 TIMES = st.lists(st.floats(0, 100), min_size=1, max_size=200).map(sorted)
@@ -40,6 +40,17 @@ def test_figures_of_a_run() -> None:
     assert (found.seconds, found.seconds_within_level) == (5, 3)
     assert found.failures == {"503 overloaded": 1}
     assert dict(table(found))["failed"] == "1"
+
+
+def test_each_second_is_counted() -> None:
+    requests = [
+        Request(10.1, 0.01, None),
+        Request(10.9, 0.31, None),
+        Request(12.5, 0.01, "503"),
+    ]
+    assert by_second(requests) == [(10, 2, 1, 0), (12, 1, 0, 1)]
+    assert figures(requests, 3.0).first_s == 10.1
+    assert by_second([]) == []
 
 
 def test_a_run_without_requests_has_no_times() -> None:

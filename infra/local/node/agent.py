@@ -18,7 +18,6 @@ from infra.local.node import bind_watch, hosts, podspec
 from infra.local.node.checkpoint import Checkpoint, ObjectCache
 from infra.local.node.container_spec import parse_run_id
 from infra.local.node.context import Context, Settings
-from infra.local.node.events import Events
 from infra.local.node.ips import Addresses
 from infra.local.node.objects import Objects
 from infra.local.node.pod_worker import PodWorker
@@ -27,6 +26,7 @@ from infra.local.node.records import PodRecord
 from infra.local.node.registration import Registration
 from infra.local.node.server import KubeletServer, tls
 from infra.local.runtime import ContainerState, Runtime
+from switchboard.events import Events
 from switchboard.informer import Informer, Key
 from switchboard.kube import PODS, SERVICES, Credentials, Kube, Object
 
@@ -65,7 +65,7 @@ class Agent:
             runtime=Runtime(runtime_dir(node)),
             checkpoint=checkpoint,
             objects=Objects(kube, self._cache),
-            events=Events(kube, node.name),
+            events=Events(kube, "kubelet", node.name),
             addresses=Addresses(node.pod_cidr),
             names=lambda: self._names,
             services=self._known_services,

@@ -14,13 +14,13 @@ from pathlib import Path
 from infra.local.layout import API_PORT, KUBELET_PORT, NodeLayout, SiteLayout
 from infra.local.node.checkpoint import Checkpoint
 from infra.local.node.environment import service_env
-from infra.local.node.events import Events
 from infra.local.node.image_fetches import Fetches
 from infra.local.node.ips import Addresses
 from infra.local.node.lifecycle import BackOff
 from infra.local.node.objects import Objects
 from infra.local.node.records import Moment
 from infra.local.runtime import Runtime
+from switchboard.events import Events
 from switchboard.kube import Kube, Object
 
 PODS_CAPACITY = 110

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 from infra.local.leftovers import detach
-from infra.local.node import environment, podspec, tokens, volumes
+from infra.local.node import environment, podspec, provisioner, tokens, volumes
 from infra.local.node.checkpoint import PodDir
 from infra.local.node.context import Context
 from infra.local.node.environment import Sources
@@ -116,12 +116,14 @@ class PodVolumes:
         volume = await objects.get("PersistentVolume", "", bound)
         if volume is None:
             raise ConfigError(f'persistentvolume "{bound}" of claim "{name}" not found')
-        path = (volume["spec"].get("local") or {}).get("path")
-        if path is None:
-            raise ConfigError(
-                f'persistentvolume "{bound}": only local volumes are supported by the embedded cloud'
-            )
-        return Path(path)
+        if path := (volume["spec"].get("local") or {}).get("path"):
+            return Path(path)
+        if (folder := provisioner.shared_folder(volume, self._context.site.volumes_dir)) is not None:
+            return folder
+        raise ConfigError(
+            f'persistentvolume "{bound}": only local volumes, and those that the class `local` makes, are '
+            "supported by the embedded cloud"
+        )
 
     async def _tokens(self, pod: Object, volume: Object, folder: Path) -> dict[str, str]:
         held: dict[str, str] = {}

@@ -198,8 +198,9 @@ def make_folder(directory: Path, group: int | None, *, always: bool = False) -> 
     What is in it already is given to the group too where its root isn't the group's yet, or `always`: see
     `fsGroupChangePolicy`.
     """
-    if not directory.exists():
-        directory.mkdir(parents=True)
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(FileExistsError):  # of a shared claim, another node's agent may be making it too
+        directory.mkdir()
         directory.chmod(0o777)
     if group is not None:
         found = directory.stat()

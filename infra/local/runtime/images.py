@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -79,6 +80,14 @@ def _switchboard(ref: str) -> Image:
         working_dir=str(ROOT),
         user=SWITCHBOARD_UID,
     )
+
+
+@cache
+def _drills(ref: str) -> Image:
+    """Switchboard's own, in which a drill's candidates are as bad as they say (`operators/drills`)."""
+    own = _switchboard(ref)
+    path = f"{ROOT / 'operators' / 'drills' / 'image'}:{own.env['PYTHONPATH']}"
+    return replace(own, env={**own.env, "PYTHONPATH": path})
 
 
 def _hops(program: Path, shown: list[Path]) -> tuple[Binds, Links]:
@@ -197,6 +206,7 @@ def _packaged(ref: str) -> Image:
 
 _TABLE: dict[str, Callable[[str], Image]] = {
     "switchboard.dev/switchboard": _switchboard,
+    "switchboard.dev/switchboard-drills": _drills,
     "envoyproxy/envoy": _envoy,
     "prom/prometheus": _prometheus,
     "prom/alertmanager": _alertmanager,

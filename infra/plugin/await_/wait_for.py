@@ -6,6 +6,8 @@
     jsonpath={.status.address}                       a field that is there
     ["condition=Ready", "jsonpath={.spec.paused}=false"]    all of them
 
+A condition about an earlier generation (its `observedGeneration`, else the status') isn't met: it is of the past.
+
 JSON paths are those of `kubectl wait`: keys, positions, `["key"]` and filters `[?(@.type=="Ready")]`; each must come
 to one value.
 """
@@ -13,8 +15,9 @@ to one value.
 from __future__ import annotations
 
 import json
+import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,10 +38,11 @@ _ABSENT = object()
 
 @dataclass(frozen=True)
 class Wanted:
-    """One condition: its text, and whether an object meets it."""
+    """One condition: its text, whether an object meets it, and what the object says of why not."""
 
     text: str
     met: Callable[[Object], bool]
+    why: Callable[[Object], str] = lambda _: ""
 
 
 def rule(text: str) -> Rule:
@@ -50,7 +54,7 @@ def rule(text: str) -> Rule:
     wanted = tuple(parse(item) for item in _items(text))
 
     def check(live: Object, _: Seen) -> Verdict:
-        unmet = [item.text for item in wanted if not item.met(live)]
+        unmet = [item.text + item.why(live) for item in wanted if not item.met(live)]
         return missing(f"not met yet: {', '.join(unmet)}") if unmet else DONE
 
     return Rule(check)
@@ -77,7 +81,9 @@ def parse(text: str) -> Wanted:
     how, equals, rest = text.partition("=")
     if how == "condition" and equals and rest:
         type_, _, status = rest.partition("=")
-        return Wanted(text, lambda live: _condition_met(live, type_, status or "True"))
+        return Wanted(
+            text, lambda live: _condition_met(live, type_, status or "True"), lambda live: _told(live, type_)
+        )
     if how == "jsonpath" and equals:
         path, steps, value = _json_path(text, rest)
         return Wanted(
@@ -90,10 +96,29 @@ def parse(text: str) -> Wanted:
 
 def _condition_met(live: Object, type_: str, status: str) -> bool:
     found = condition(live, type_)
-    generation = live.get("metadata", {}).get("generation", 0)
-    if found is None or int(found.get("observedGeneration") or generation) < generation:
+    if found is None or _observed(live, found) < live.get("metadata", {}).get("generation", 0):
         return False
     return str(found.get("status", "")).lower() == status.lower()
+
+
+def _observed(live: Object, found: Mapping[str, Any]) -> float:
+    """The generation that a condition is about, as `kubectl wait` finds it: the condition's own, else its object's.
+
+    A condition that is about no generation in particular is about the latest.
+    """
+    for place in (found, live.get("status") or {}):
+        if isinstance(observed := place.get("observedGeneration"), int):
+            return observed
+    return math.inf
+
+
+def _told(live: Object, type_: str) -> str:
+    """What a condition of the latest generation says of itself: ` (ImagePullFailed: no such image)`."""
+    found = condition(live, type_)
+    if found is None or _observed(live, found) < live.get("metadata", {}).get("generation", 0):
+        return ""
+    said = ": ".join(filter(None, (found.get("reason"), found.get("message"))))
+    return f" ({said})" if said else ""
 
 
 def _json_path(text: str, rest: str) -> tuple[str, list[Step], str | None]:

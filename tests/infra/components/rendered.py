@@ -30,6 +30,12 @@ def declared(name: str) -> tuple[Declared, ...]:
     return tuple(declare(stack_of(name), name=name))
 
 
+@functools.cache
+def running(name: str) -> tuple[Declared, ...]:
+    """All objects that there will be: those of the stack, and what the operator makes of its ModelServers."""
+    return tuple(every for one in declared(name) for every in (one, *one.becomes()))
+
+
 @dataclass(frozen=True)
 class Workload:
     """A workload of a site, and a pod of it, at an address that is in none of the stack's networks."""
@@ -65,13 +71,13 @@ class Workload:
 
 
 def objects(stack: str, kind: str, site: str | None = None) -> list[Object]:
-    """The manifests of that kind, of one site or of all."""
-    return [one.revealed() for one in declared(stack) if one.kind == kind and site in (None, one.site)]
+    """The manifests of that kind, of one site or of all, those that the operator makes too."""
+    return [one.revealed() for one in running(stack) if one.kind == kind and site in (None, one.site)]
 
 
 def workloads(stack: str) -> list[Workload]:
     found = []
-    for number, one in enumerate(declared(stack), start=1):
+    for number, one in enumerate(running(stack), start=1):
         if one.kind in WORKLOADS:
             manifest = one.revealed()
             pod = Pod.of(manifest, ip=f"203.0.113.{number}")

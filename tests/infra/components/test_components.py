@@ -14,15 +14,21 @@ from infra.components import _data
 from infra.components.account import account
 from infra.components.alertmanager import Alertmanager, AlertmanagerArgs
 from infra.components.budget import disruption_budget
+from infra.components.definitions import definitions
 from infra.components.edge import EdgeArgs, EdgeLocation
 from infra.components.gateway import Gateway, GatewayArgs
-from infra.components.model_server import ModelServerArgs, ModelServerSet, Placement
+from infra.components.model_server import ModelServerArgs, ModelServerSet, Placement, wait_for
 from infra.components.network import NetworkPolicies
+from infra.components.operator import RIGHTS, Operator, OperatorArgs
 from infra.components.pod_reader import PodReader
 from infra.components.prometheus import Prometheus, PrometheusArgs
 from infra.components.site import SiteNamespace
+from infra.made import manifests
 from switchboard import labels
+from switchboard.api.model_server import Capacity
+from switchboard.api.scaling import Pause, Scaling
 from switchboard.data import DataClass
+from switchboard.releases import ReleasePolicy
 from tests.infra.components.building import ADDRESS, Built, build
 from tests.infra.components.rendered import stack_of
 
@@ -57,7 +63,7 @@ def prometheus() -> Built:
 
 def gateway(place: Placement = CORE, *servers: config.ModelServer) -> Built:
     def make(namespace: SiteNamespace, stack: config.Stack) -> dict[str, pulumi.Output[str]]:
-        identity = PodReader(namespace, "gateway", "gateway")
+        identity = PodReader(namespace, "gateway", "gateway", model_servers=True)
         return {"url": Gateway(namespace, gateway_args(place, *servers), identity).url}
 
     return build("public", make)
@@ -65,7 +71,16 @@ def gateway(place: Placement = CORE, *servers: config.ModelServer) -> Built:
 
 def model_server(place: Placement = CORE, **changes: Any) -> Built:
     def make(namespace: SiteNamespace, stack: config.Stack) -> dict[str, pulumi.Output[str]]:
-        return {"workload": ModelServerSet(namespace, server_args(place, **changes)).workload}
+        return {"object": ModelServerSet(namespace, server_args(place, **changes)).object}
+
+    return build("public", make)
+
+
+def operator() -> Built:
+    def make(namespace: SiteNamespace, stack: config.Stack) -> dict[str, pulumi.Output[str]]:
+        args = OperatorArgs("op:1", "http://mlflow:5000", "mlflow-release", ReleasePolicy(gate=True))
+        made = Operator(namespace, args, definitions=definitions(namespace))
+        return {"deployment": made.deployment.metadata["name"]}
 
     return build("public", make)
 
@@ -73,7 +88,11 @@ def model_server(place: Placement = CORE, **changes: Any) -> Built:
 def edge() -> Built:
     def make(namespace: SiteNamespace, stack: config.Stack) -> dict[str, pulumi.Output[str]]:
         args = EdgeArgs("cn-beijing", gateway_args(EDGE), [server_args(EDGE)])
-        return {"url": EdgeLocation(namespace, args, PodReader(namespace, "gateway", "gateway")).url}
+        return {
+            "url": EdgeLocation(
+                namespace, args, PodReader(namespace, "gateway", "gateway", model_servers=True)
+            ).url
+        }
 
     return build("public", make)
 
@@ -138,12 +157,19 @@ def network() -> Built:
         ),
         (
             model_server,
-            {"workload": "chat"},
+            {"object": "chat"},
+            {"ModelServer": {"chat"}, "ServiceAccount": {"chat"}},
+        ),
+        (
+            operator,
+            {"deployment": "operator"},
             {
-                "StatefulSet": {"chat"},
-                "Service": {"chat"},
-                "PodDisruptionBudget": {"chat"},
-                "ServiceAccount": {"chat"},
+                "CustomResourceDefinition": {"modelreleases.switchboard.dev", "modelservers.switchboard.dev"},
+                "Deployment": {"operator"},
+                "PodDisruptionBudget": {"operator"},
+                "ServiceAccount": {"operator"},
+                "Role": {"operator"},
+                "RoleBinding": {"operator"},
             },
         ),
         (
@@ -151,8 +177,8 @@ def network() -> Built:
             {"url": f"http://{ADDRESS}:8080"},
             {
                 "Deployment": {"gw"},
-                "StatefulSet": {"chat-cn-beijing"},
-                "Service": {"gw", "chat-cn-beijing"},
+                "ModelServer": {"chat-cn-beijing"},
+                "Service": {"gw"},
                 "ServiceAccount": {"gateway", "chat-cn-beijing"},
                 "Role": {"gateway"},
                 "RoleBinding": {"gateway"},
@@ -198,7 +224,8 @@ def test_images_are_those_of_the_arguments() -> None:
         "agent": "agent:2",
         "init": "agent:2",
     }
-    assert containers(model_server(), "StatefulSet", "chat")["chat"]["image"] == "chat:3"
+    assert containers(operator(), "Deployment", "operator")["operator"]["image"] == "op:1"
+    assert model_server().objects["ModelServer", "chat"]["spec"]["image"] == "chat:3"
 
 
 def test_prometheus_is_told_of_alertmanager_and_the_other_sites() -> None:
@@ -212,7 +239,6 @@ def test_prometheus_is_told_of_alertmanager_and_the_other_sites() -> None:
 @pytest.mark.parametrize(("place", "budget"), [(CORE, True), (EDGE, False)], ids=["core", "edge"])
 def test_a_single_replica_has_no_budget(place: Placement, budget: bool) -> None:
     assert ("PodDisruptionBudget" in gateway(place).kinds()) is budget
-    assert ("PodDisruptionBudget" in model_server(place).kinds()) is budget
 
 
 @pytest.mark.parametrize(("replicas", "names"), [(1, set()), (2, {"x"})])
@@ -225,17 +251,72 @@ def test_a_budget_begins_with_two(replicas: int, names: set[str]) -> None:
 
 
 def test_a_model_server_is_as_its_configuration_says() -> None:
-    resources = config.Resources(cpu="1", cpuLimit="3", memory="1Gi", memoryLimit="2Gi")
-    built = model_server(max_concurrency=7, resources=resources)
-    chat = containers(built, "StatefulSet", "chat")["chat"]
+    built = model_server(
+        capacity=Capacity(start_seconds=20),
+        max_concurrency=7,
+        resources=config.Resources(cpu="1", cpu_limit="3", memory="1Gi", memory_limit="2Gi"),
+        replicas=3,
+        scaling=Scaling(min_replicas=2, max_replicas=9, pause=Pause(down=True)),
+    )
+    assert built.objects["ModelServer", "chat"]["spec"] == {
+        "model": {"name": "chat-intent", "alias": "champion", "registry": "http://mlflow:5000"},
+        "service": "chat",
+        "image": "chat:3",
+        "replicas": 3,
+        "capacity": {"concurrency": 7, "startSeconds": 20},
+        "resources": {"cpu": "1", "cpuLimit": "3", "memory": "1Gi", "memoryLimit": "2Gi"},
+        "cache": {"storageClass": "fast"},
+        "serviceAccountName": "chat",
+        "dataRegions": ["cn-shenzhen", "cn-beijing", "cn-hongkong"],
+        "scaling": {"minReplicas": 2, "maxReplicas": 9, "pause": {"down": True}},
+    }
+
+
+def test_what_the_operator_will_run_of_it_is_as_its_configuration_says_too() -> None:
+    built = model_server(EDGE, resources=config.Resources(cpu="1", memory="1Gi", memory_limit="2Gi"))
+    deployment, claim, budget = manifests(built.objects["ModelServer", "chat-cn-beijing"])
+    (chat,) = deployment["spec"]["template"]["spec"]["containers"]
     env = {entry["name"]: entry.get("value") for entry in chat["env"]}
-    assert env["MAX_CONCURRENCY"] == "7"
-    assert env["MLFLOW_TRACKING_URI"] == "http://mlflow:5000"
+    assert (env["MODEL_URI"], env["MLFLOW_TRACKING_URI"]) == (
+        "models:/chat-intent@champion",
+        "http://mlflow:5000",
+    )
+    assert (env["SERVICE_TIER"], chat["command"]) == ("edge", ["python", "-m", "serving.chat"])
     assert chat["resources"]["requests"] == {"cpu": "1", "memory": "1Gi", "ephemeral-storage": "320Mi"}
-    assert chat["resources"]["limits"] == {"cpu": "3", "memory": "2Gi", "ephemeral-storage": "320Mi"}
-    spec = built.objects["StatefulSet", "chat"]["spec"]
-    assert spec["replicas"] == 3
-    assert spec["volumeClaimTemplates"][0]["spec"]["storageClassName"] == "fast"
+    assert chat["resources"]["limits"] == {"cpu": "4", "memory": "2Gi", "ephemeral-storage": "320Mi"}
+    assert (deployment["spec"]["replicas"], claim["spec"]["storageClassName"]) == (1, "fast")
+    assert claim["spec"]["accessModes"] == ["ReadWriteOnce"]
+    for made in (deployment, claim, budget):
+        assert not [key for key in made["metadata"].get("annotations", {}) if key.startswith("pulumi.com/")]
+
+
+@pytest.mark.parametrize(("start_s", "wait_s"), [(1, 600), (75, 600), (100, 800), (420, 3360)])
+def test_up_waits_for_as_long_as_a_rollout_takes(start_s: int, wait_s: int) -> None:
+    spec = server_args(CORE, capacity=Capacity(start_seconds=start_s)).spec
+    assert wait_for(spec) == wait_s
+
+
+def test_why_a_model_server_may_be_away_is_said_on_the_object() -> None:
+    annotation = "policy.switchboard.dev/spare-replica"
+    for place, said in ((CORE, "nobody asks it at night"), (EDGE, None)):
+        built = model_server(place, availability_exception="nobody asks it at night")
+        ((_, found),) = [item for item in built.objects.items() if item[0][0] == "ModelServer"]
+        assert found["metadata"]["annotations"].get(annotation) == said
+
+
+def test_the_operator_may_delete_arms_alone_and_touches_one_lease() -> None:
+    for rule in RIGHTS:
+        assert "deletecollection" not in rule["verbs"]
+        assert "delete" not in rule["verbs"] or rule["resources"] == ["modelservers"]
+        if "leases" in rule["resources"] and set(rule["verbs"]) != {"create"}:
+            assert rule["resourceNames"] == ["switchboard-operator"]
+    rules = operator().objects["Role", "operator"]["rules"]
+    assert [{key: list(value) for key, value in rule.items()} for rule in RIGHTS] == rules
+
+
+def test_the_operator_is_told_of_its_site_s_prometheus() -> None:
+    env = containers(operator(), "Deployment", "operator")["operator"]["env"]
+    assert {"name": "PROMETHEUS_URL", "value": "http://prometheus.switchboard-serving:9090"} in env
 
 
 def test_a_model_servers_data_is_told_and_its_gateways_too() -> None:
@@ -254,7 +335,7 @@ def test_a_model_servers_data_is_told_and_its_gateways_too() -> None:
         assert meta["labels"][labels.DATA_CLASS] == ("public" if regions is None else "customer")
         assert meta["annotations"].get(labels.DATA_REGIONS) == regions
     built = model_server(data_class=DataClass.CUSTOMER, data_regions=("cn-shenzhen",))
-    meta = built.objects["StatefulSet", "chat"]["metadata"]
+    meta = built.objects["ModelServer", "chat"]["metadata"]
     assert meta["labels"][labels.DATA_CLASS] == "customer"
     assert meta["annotations"][labels.DATA_REGIONS] == "cn-shenzhen"
 

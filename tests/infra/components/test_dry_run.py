@@ -1,5 +1,6 @@
-"""A real API server takes every object that the program declares, in namespaces at the restricted level, and warns of
-none (an unknown field, a pod that the level wouldn't let in, an API that is going away)."""
+"""A real API server takes every object that the program declares and that the operator makes of them, in namespaces at
+the restricted level, and warns of none (an unknown field, a pod that the level wouldn't let in, an API that is going
+away)."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ import yaml
 
 from infra.local import toolchain
 from tests.conftest import ControlPlane
-from tests.infra.components.rendered import STACKS, declared
+from tests.infra.components.rendered import STACKS, declared, running
 
 Object = dict[str, Any]
 
@@ -69,17 +70,31 @@ def cluster(control_plane: ControlPlane) -> Iterator[Cluster]:
     }
     made = found.run("create", "-f", "-", objects=list(spaces.values()))
     assert made.returncode == 0, made.stderr
+    defined = [one.revealed() for one in declared("local") if one.kind == "CustomResourceDefinition"]
+    for words in (("apply", "--server-side", "--force-conflicts"), ("wait", "--for=condition=Established")):
+        done = found.run(*words, "-f", "-", objects=defined)
+        assert done.returncode == 0, done.stderr
     yield found
     found.run("delete", "--wait=false", "-f", "-", objects=list(spaces.values()))
 
 
 @pytest.mark.parametrize("stack", STACKS)
 def test_the_api_server_takes_everything_without_a_warning(cluster: Cluster, stack: str) -> None:
-    manifests = [one.revealed() for one in declared(stack)]
+    manifests = [one.revealed() for one in running(stack)]
+    assert "ModelServer" in {one["kind"] for one in manifests}
     done = cluster.dry_run(manifests)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     assert len(done.stdout.splitlines()) == len(manifests)
+
+
+def test_a_model_server_that_cannot_be_is_refused_by_name(cluster: Cluster) -> None:
+    (manifest,) = [
+        one.revealed() for one in declared("local") if (one.kind, one.name) == ("ModelServer", "chat")
+    ]
+    spoilt = copy.deepcopy(manifest)
+    spoilt["spec"]["scaling"]["maxReplicas"] = 1
+    assert "spec.scaling.minReplicas: Invalid value" in cluster.dry_run([spoilt]).stderr
 
 
 @pytest.mark.parametrize(

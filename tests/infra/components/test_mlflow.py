@@ -39,7 +39,9 @@ def mlflow(**store: Any) -> Built:
     def make(namespace: SiteNamespace, stack: config.Stack) -> dict[str, pulumi.Output[str]]:
         chosen = config.MlflowStore.model_validate(store)
         secrets = SECRETS if chosen.database is not None else {}
-        return {"url": Mlflow(namespace, MlflowArgs("ml:1", chosen, "fast", secrets)).url}
+        return {
+            "url": Mlflow(namespace, MlflowArgs("ml:1", chosen, "mlflow-accounts-1", "fast", secrets)).url
+        }
 
     return build("private", make)
 
@@ -106,6 +108,25 @@ def test_credentials_are_in_the_secret_and_nowhere_else() -> None:
     assert [word for word in ("p%40ss", *SECRETS.values()) if word in rest] == []
 
 
+def test_it_asks_who_you_are_and_the_list_of_users_is_where_it_is_applied() -> None:
+    """With a volume by the server itself, as nobody else may open it; with a database by the Job alone."""
+    for built, workloads in (
+        (mlflow(), {"Deployment": True}),
+        (in_database(), {"Deployment": False, "Job": True}),
+    ):
+        for kind, has in workloads.items():
+            name = "mlflow" if kind == "Deployment" else "mlflow-upgrade"
+            found = container(built, kind, name)
+            assert ("MLFLOW_ACCOUNTS_FILE" in environ(found)) is has
+            volumes = built.objects[kind, name]["spec"]["template"]["spec"]["volumes"]
+            named = [one["secret"]["secretName"] for one in volumes if "secret" in one]
+            assert named == (["mlflow-accounts-1"] if has else [])
+        assert "--app-name=switchboard" in container(built, "Deployment", "mlflow")["args"]
+    assert environ(container(mlflow(), "Deployment", "mlflow"))["MLFLOW_ACCOUNTS_DATABASE_URI"].startswith(
+        "sqlite:"
+    )
+
+
 def test_the_database_is_migrated_once_before_the_servers() -> None:
     job = in_database().objects["Job", "mlflow-upgrade"]["spec"]
     assert job["template"]["spec"]["restartPolicy"] == "Never"
@@ -140,7 +161,7 @@ def test_the_uri_names_the_plugin_that_is_in_the_image() -> None:
 def test_training_is_a_job_for_each_model_and_alias(alias: str, name: str) -> None:
     def make(namespace: SiteNamespace, stack: config.Stack) -> dict[str, pulumi.Output[str]]:
         server = stack.model_servers[0].model_copy(update={"alias": alias})
-        made = Champion(namespace, ChampionArgs(server, "train:2", "http://mlflow:5000"))
+        made = Champion(namespace, ChampionArgs(server, "train:2", "http://mlflow:5000", "mlflow-trainer"))
         return {"job": made.job.metadata.name}
 
     built = build("private", make)

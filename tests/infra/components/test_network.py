@@ -83,6 +83,7 @@ def made(stack: str) -> Iterator[Connection]:
                 if site == one.site:
                     yield Connection(site, one.pod, target.pod, number, what)
     yield from scraped(stack)
+    yield from sized(stack)
     yield from routed(stack)
     yield from from_outside(stack)
     store = stack_of(stack).mlflow
@@ -109,6 +110,28 @@ def scraped(stack: str) -> Iterator[Connection]:
             if target.site == one.site and said.get(labels.SCRAPE) == "true":
                 port = int(said[labels.SCRAPE_PORT])
                 yield Connection(one.site, one.pod, target.pod, port, f"{one} scrapes {target}")
+
+
+def sized(stack: str) -> Iterator[Connection]:
+    """The operator at its site's Prometheus, by the Service's name, at the gateways' statistics, and at the replicas
+    that a release compares."""
+    for one in workloads(stack):
+        if one.name != "operator":
+            continue
+        env = {entry["name"]: entry.get("value") for entry in one.containers[0]["env"]}
+        asked = urlsplit(env["PROMETHEUS_URL"])
+        service, _, namespace = (asked.hostname or "").partition(".")
+        assert namespace == one.manifest["metadata"]["namespace"]
+        for target, port in behind(stack, one.site, service, asked.port or 80):
+            yield Connection(one.site, one.pod, target.pod, port, f"{one} was told of {target}")
+        for target in workloads(stack):
+            if target.site == one.site and target.pod.labels["app.kubernetes.io/component"] == "gateway":
+                stats = target.pod.ports["TCP", "stats"]
+                yield Connection(one.site, one.pod, target.pod, stats, f"{one} asks {target} for traffic")
+            compared = (target.site, target.pod.labels.get(labels.TIER)) == (one.site, "core")
+            if compared and labels.MODEL_SERVER in target.pod.labels:
+                port = target.pod.ports["TCP", "http"]
+                yield Connection(one.site, one.pod, target.pod, port, f"{one} compares {target}'s answers")
 
 
 def routed(stack: str) -> Iterator[Connection]:
@@ -240,6 +263,14 @@ def pod(site: str, name: str) -> Peer:
         ("public", "gateway", "colleague", 5000, "gateways know no registry"),
         ("public", "gateway", "customer", 443, "gateways call nobody"),
         ("public", "prometheus", "chat", 22, "scrapes only"),
+        ("public", "operator", "customer", 443, "the operator doesn't speak to the world"),
+        ("public", "operator", "chat-cn-beijing", 8080, "what an edge answers is compared with nothing"),
+        ("public", "operator", "gateway", 8080, "the operator is no customer"),
+        ("public", "operator", "colleague", 9090, "its Prometheus is its own site's"),
+        ("public", "operator", "colleague", 9093, "nor does it raise alerts: Prometheus does"),
+        ("public", "gateway", "operator", 8080, "gateways don't ask the operator"),
+        ("public", "colleague", "operator", 8080, "nor do people: Prometheus has its figures"),
+        ("public", "tenant", "operator", 8080, "nor another team's pod"),
         ("public", "prometheus", "customer", 443, "Prometheus doesn't speak to the world"),
         ("private", "stranger", "mlflow", 5000, "the registry is the bank's"),
         ("private", "tenant", "alertmanager", 9093, "another team's pod at Alertmanager"),

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from infra import config, declared
+from infra.made import manifests
 from switchboard import labels
 from switchboard.paths import ROOT
 
@@ -21,9 +22,15 @@ def declare(stack: config.Stack) -> list[tuple[str, Object]]:
     return [(one.kind, one.revealed()) for one in declared.declare(stack, name="test")]
 
 
+def made(objects: list[tuple[str, Object]]) -> list[tuple[str, Object]]:
+    """And what the operator makes of them."""
+    servers = [obj for kind, obj in objects if kind == "ModelServer"]
+    return [*objects, *((obj["kind"], obj) for server in servers for obj in manifests(server))]
+
+
 @pytest.fixture(scope="module")
 def local() -> list[tuple[str, Object]]:
-    return declare(config.load("local"))
+    return made(declare(config.load("local")))
 
 
 def pods(objects: list[tuple[str, Object]]) -> list[tuple[str, Object]]:
@@ -57,18 +64,19 @@ def test_every_container_is_restricted_and_bounded(local: list[tuple[str, Object
     assert seen >= 14
 
 
-def test_only_those_that_watch_pods_have_a_token(local: list[tuple[str, Object]]) -> None:
+def test_only_those_that_ask_the_api_server_have_a_token(local: list[tuple[str, Object]]) -> None:
     with_token = {
         name.split("/")[1]
         for name, spec in pods(local)
         if spec.get("automountServiceAccountToken") is not False
     }
-    assert with_token == {"prometheus", "gateway", "gateway-cn-beijing", "gateway-cn-hongkong"}
+    assert with_token == {"prometheus", "operator", "gateway", "gateway-cn-beijing", "gateway-cn-hongkong"}
     for kind, obj in local:
         if kind in ("Role", "ClusterRole"):
             for rule in obj["rules"]:
                 assert "*" not in [*rule["verbs"], *rule["resources"], *rule["apiGroups"]]
-                assert set(rule["verbs"]) <= {"get", "list", "watch"}
+                reads = {"get", "list", "watch"}
+                assert set(rule["verbs"]) <= reads or obj["metadata"]["name"] == "operator"
 
 
 def test_selectors_find_only_their_own_pods(local: list[tuple[str, Object]]) -> None:
@@ -88,8 +96,13 @@ def test_selectors_find_only_their_own_pods(local: list[tuple[str, Object]]) -> 
 
 
 def test_the_chat_servers_are_found_by_their_labels(local: list[tuple[str, Object]]) -> None:
-    sets = {obj["metadata"]["name"]: obj for kind, obj in local if kind == "StatefulSet"}
-    assert set(sets) == {"chat", "chat-cn-beijing", "chat-cn-hongkong"}
+    servers = {obj["metadata"]["name"] for kind, obj in local if kind == "ModelServer"}
+    assert servers == {"chat", "chat-cn-beijing", "chat-cn-hongkong"}
+    sets = {
+        obj["metadata"]["name"]: obj
+        for kind, obj in local
+        if kind == "Deployment" and obj["metadata"]["name"] in servers
+    }
     for name, obj in sets.items():
         have = obj["spec"]["template"]["metadata"]["labels"]
         assert have[labels.MODEL_SERVER] == "chat"

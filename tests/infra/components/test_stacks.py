@@ -52,7 +52,7 @@ def _image(part: str) -> Callable[[Values], None]:
     return lambda stack: stack["images"].update({"overrides": {part: NEW}})
 
 
-CHAT = {"public/StatefulSet/chat", "public/StatefulSet/chat-cn-beijing"}
+CHAT = {"public/ModelServer/chat", "public/ModelServer/chat-cn-beijing"}
 GATEWAYS = {"public/Deployment/gateway", "public/Deployment/gateway-cn-beijing"}
 
 
@@ -69,19 +69,24 @@ GATEWAYS = {"public/Deployment/gateway", "public/Deployment/gateway-cn-beijing"}
             lambda stack: stack["images"].update(prometheus=NEW),
             {"private/Deployment/prometheus", "public/Deployment/prometheus"},
         ),
-        (_server(replicas=5), {"public/StatefulSet/chat"}),
+        (_server(scaling={"minReplicas": 5, "maxReplicas": 9}), {"public/ModelServer/chat"}),
+        (_server(replicas=5), {"public/ModelServer/chat"}),
+        (_server(edgeScaling={"maxReplicas": 2}), {"public/ModelServer/chat-cn-beijing"}),
         (_server(edgeReplicas=0), {
-            "public/StatefulSet/chat-cn-beijing",
-            "public/Service/chat-cn-beijing",
+            "public/ModelServer/chat-cn-beijing",
             "public/ServiceAccount/chat-cn-beijing",
         }),
-        (_server(maxConcurrency=8), CHAT),
+        (_server(capacity={"concurrency": 8}), CHAT),
+        (lambda stack: stack.update(sharedStorageClass="nfs"), {"public/ModelServer/chat"}),
+        (lambda stack: stack.update(storageClass="slow"), {"public/ModelServer/chat-cn-beijing"}),
+        (_image("operator"), {"public/Deployment/operator"}),
         (lambda stack: stack.update(gatewayReplicas=3), {"public/Deployment/gateway"}),
         (lambda stack: stack["mlflow"].update(replicas=3), {"private/Deployment/mlflow"}),
     ],
     ids=[
         "chat image", "gateway image", "mlflow image", "training image", "envoy", "alertmanager", "prometheus",
-        "chat replicas", "no chat on edges", "chat concurrency", "gateway replicas", "mlflow replicas",
+        "chat scaling", "chat replicas", "edges' scaling", "no chat on edges", "chat concurrency",
+        "shared storage", "storage", "operator image", "gateway replicas", "mlflow replicas",
     ],
 )  # fmt: skip
 def test_one_component_changes_alone(change: Callable[[Values], Any], objects: set[str]) -> None:
@@ -95,4 +100,4 @@ def test_a_change_of_nothing_changes_nothing() -> None:
 def test_switchboards_image_is_that_of_all_its_own_parts() -> None:
     found = changed(lambda stack: stack["images"].update(switchboard=NEW))
     jobs = {"private/Deployment/mlflow", "private/Job/mlflow-upgrade", "private/Job/train-chat-intent"}
-    assert found == CHAT | GATEWAYS | jobs
+    assert found == CHAT | GATEWAYS | jobs | {"public/Deployment/operator"}

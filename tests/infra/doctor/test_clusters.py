@@ -18,10 +18,11 @@ from infra.doctor import clusters
 from infra.doctor.clusters import Facts
 from infra.doctor.report import Finding, Verdict
 from infra.plugin.kinds import BUILT_IN
-from switchboard.kinds import NAMESPACES, SERVICE_ACCOUNTS
+from switchboard.kinds import MODEL_SERVERS, NAMESPACES, SERVICE_ACCOUNTS
 from switchboard.kube import Credentials, Kube
 from tests.conftest import ControlPlane
 
+KINDS = BUILT_IN | {(MODEL_SERVERS.api_version, MODEL_SERVERS.kind): MODEL_SERVERS}
 ID = "11111111-1111-4111-8111-111111111111"
 WELL = Facts(
     "public",
@@ -97,9 +98,10 @@ async def test_a_real_cluster_is_well(control_plane: ControlPlane) -> None:
     async with Kube(Credentials.from_kubeconfig(control_plane.kubeconfig)) as kube:
         uid = (await kube.get(NAMESPACES, "kube-system"))["metadata"]["uid"]
     facts = await clusters.look(_site(control_plane.kubeconfig, id=uid), "staging")
-    assert {name: each.status for name, each in _by_check(facts).items()} == dict.fromkeys(
-        ["cluster", "identity", "version", "clock", "permissions"], Verdict.OK
-    )
+    assert {name: each.status for name, each in _by_check(facts).items()} == {
+        **dict.fromkeys(["cluster", "identity", "version", "clock", "permissions"], Verdict.OK),
+        "model servers": Verdict.SKIPPED,
+    }
     assert facts.skew_s is not None
 
 
@@ -165,11 +167,11 @@ async def test_a_kubeconfig_that_does_not_serve(tmp_path: Path, text: str, told:
 def test_all_that_the_program_declares_is_asked_for(stack: str) -> None:
     """A kind that a stack declares and that nobody asks for would be refused in the middle of an `up`."""
     declared = {
-        BUILT_IN[each.manifest["apiVersion"], each.kind] for each in declare(config.load(stack), name=stack)
+        KINDS[each.manifest["apiVersion"], each.kind] for each in declare(config.load(stack), name=stack)
     }
     asked = {
         (group, resource, where is not None)
-        for where, group, resource, _ in clusters.needed(namespaces.SERVING_NAMESPACE)
+        for where, group, resource, _ in clusters.needed(namespaces.SERVING_NAMESPACE, serving=True)
     }
     groups = {kind: kind.api_version.rpartition("/")[0] for kind in declared}
     unasked = {(groups[kind], kind.plural, kind.namespaced) for kind in declared} - asked
@@ -178,9 +180,24 @@ def test_all_that_the_program_declares_is_asked_for(stack: str) -> None:
 
 def test_all_that_waits_take_is_asked_for() -> None:
     """Each object is watched until it is ready or gone."""
-    asked = clusters.needed("n")
-    declared = {(where, group, resource) for where, group, resource, _ in asked} - {("n", "", "pods")}
+    asked = clusters.needed("n", serving=True)
+    declared = {(where, group, resource) for where, group, resource, verb in asked if verb == "delete"}
     assert {(*each, verb) for each in declared for verb in ("list", "watch")} <= set(asked)
+
+
+@pytest.mark.parametrize("role", ["private", "public"])
+def test_no_more_is_asked_than_a_site_takes(role: str) -> None:
+    """Rights that nobody needs would be asked of whoever runs the private cluster."""
+    asked = clusters.needed("n", serving=role == "public")
+    kinds = {
+        KINDS[each.manifest["apiVersion"], each.kind].plural
+        for stack in ("local", "production")
+        for loaded in [config.load(stack)]
+        for each in declare(loaded, name=stack)
+        if loaded.site(each.site).role == role
+    }
+    unneeded = {resource for _, _, resource, verb in asked if verb == "delete"} - kinds
+    assert unneeded <= {"secrets", "jobs", "persistentvolumeclaims", "poddisruptionbudgets"}
 
 
 @pytest.mark.parametrize("stack", ["local", "production"])
@@ -188,7 +205,7 @@ def test_all_that_a_stack_grants_is_asked_for(stack: str) -> None:
     """The API server refuses a Role of whoever hasn't its rights."""
     asked = {
         (group, resource, verb)
-        for where, group, resource, verb in clusters.needed(namespaces.SERVING_NAMESPACE)
+        for where, group, resource, verb in clusters.needed(namespaces.SERVING_NAMESPACE, serving=True)
         if where is not None
     }
     granted = {

@@ -22,6 +22,10 @@ ROLES = BUILT_IN["rbac.authorization.k8s.io/v1", "Role"]
 
 META = {"name": "x", "namespace": "n", "uid": "2", "resourceVersion": "7"}
 ROLE = {"metadata": META, "rules": [{"verbs": ["get"]}]}
+SERVER = {
+    "metadata": {**META, "generation": 3},
+    "spec": {"image": "a", "scaling": {"maxReplicas": 6, "minReplicas": 2}},
+}
 WORKLOAD = {
     "metadata": {**META, "generation": 3, "labels": {"a": "b"}},
     "spec": {"replicas": 2, "paused": True},
@@ -58,6 +62,21 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any] | None, str | None]] = {
     "a workload's label, which raises no generation": (
         WORKLOAD,
         now(WORKLOAD, meta={"labels": {"a": "c"}}),
+        "changed",
+    ),
+    "a model server, of which its operator tells": (
+        SERVER,
+        now(SERVER, status={"readyReplicas": 2}),
+        None,
+    ),
+    "a model server's number, by kubectl scale": (
+        SERVER,
+        now(SERVER, meta={"generation": 4}, spec={**SERVER["spec"], "replicas": 5}),
+        None,
+    ),
+    "a model server's scaling": (
+        SERVER,
+        now(SERVER, meta={"generation": 4}, spec={**SERVER["spec"], "scaling": {"maxReplicas": 6}}),
         "changed",
     ),
     "what the program ignores": (WORKLOAD, now(WORKLOAD, spec={"replicas": 9, "paused": True}), None),

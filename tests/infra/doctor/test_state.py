@@ -17,6 +17,7 @@ from infra.doctor.report import Finding, Verdict
 from infra.doctor.state import Facts
 from infra.local import cloud
 from infra.locks import Lock
+from switchboard.kinds import MODEL_SERVERS
 from switchboard.kube import DEPLOYMENTS, NAMESPACES
 
 WELL = Facts("local", resources=58, drift=Drift(37))
@@ -146,16 +147,18 @@ def test_a_checkpoint_is_read(stack: str) -> None:
                 "inputs": {"spec": {}},
                 "ignoreChanges": ["spec.replicas"],
             },
-            _resource("switchboard.dev/v1alpha1:ModelServer", "m", namespace="n"),  # a kind of a CRD
+            _resource("switchboard.dev/v1alpha1:ModelServer", "m", namespace="n"),
+            _resource("monitoring.example/v1:Probe", "p", namespace="n"),  # a kind that not every cluster has
             {"urn": "urn:pulumi:x::switchboard::switchboard:infra:Site::s", "type": "switchboard:infra:Site"},
             {**_resource("core/v1:ConfigMap", "old", namespace="n"), "delete": True},  # waits to be deleted
         ),
     )
     facts, objects = state.look(stack)
     assert facts.pending == ("creating core/v1:Service s",)
-    assert facts.resources == 6
+    assert facts.resources == 7
     n, d = {"name": "n", "uid": "1"}, {"name": "d", "namespace": "n", "uid": "2", "generation": 3}
     assert objects == [
         Recorded("/k", "public", NAMESPACES, None, "n", {"metadata": n}),
         Recorded("/k", "public", DEPLOYMENTS, "n", "d", {"metadata": d}, {"spec": {}}, ("spec.replicas",)),
+        Recorded("/k", "public", MODEL_SERVERS, "n", "m", {"metadata": {"name": "m", "namespace": "n"}}),
     ]

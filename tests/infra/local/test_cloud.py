@@ -195,12 +195,12 @@ def node_names(layout: SiteLayout) -> set[str]:
     return {node["metadata"]["name"] for node in run_apart(work())}
 
 
-def volume_of(node: str, name: str) -> Object:
+def volume_of(node: str, name: str, mode: str = "ReadWriteOnce") -> Object:
     """A volume as the node's agent makes it, of a claim `name` that nobody has any more."""
     claim = {
         "metadata": {"name": name, "namespace": "default", "uid": f"uid-of-{name}"},
         "spec": {
-            "accessModes": ["ReadWriteOnce"],
+            "accessModes": [mode],
             "resources": {"requests": {"storage": "1Mi"}},
             "storageClassName": "local",
         },
@@ -240,11 +240,12 @@ def test_the_volumes_of_a_node_that_was_dropped(tmp_path: Path) -> None:
     held = {**volume_of("gone", "data-db-0"), "status": {"phase": "Bound"}}
     released = {**volume_of("gone", "data-db-1"), "status": {"phase": "Released"}}
     here = {**volume_of(layout.nodes[0].name, "data-db-2"), "status": {"phase": "Bound"}}
+    shared = {**volume_of("gone", "models", "ReadWriteMany"), "status": {"phase": "Bound"}}
     foreign = {"metadata": {"name": "nfs"}, "spec": {}, "status": {"phase": "Bound"}}
-    (found,) = health.stranded(layout, [held, released, here, foreign])
+    (found,) = health.stranded(layout, [held, released, here, shared, foreign])
     assert (found.name, found.healthy) == ("gone", False)
     assert "claim default/data-db-0: put the node back" in found.note
-    assert health.stranded(layout, [released, here, foreign]) == []
+    assert health.stranded(layout, [released, here, shared, foreign]) == []
 
 
 def sick(stack: str) -> list[str]:
@@ -284,9 +285,10 @@ def test_nodes_and_proxies_come_up_and_go_with_the_site(stack: str) -> None:
 
 def test_clean_removes_the_state(other: str) -> None:
     state = paths.state_dir(other)
-    volume = state / "sites" / "private" / "nodes" / "private-1" / "volumes" / "v"
-    volume.mkdir(parents=True)
-    (volume / "file").write_text("data")
+    layout = cloud.layouts(other)[0]
+    for folder in (layout.nodes[0].volumes_dir / "v", layout.volumes_dir / "v"):
+        folder.mkdir(parents=True)
+        (folder / "file").write_text("data")
     cloud.clean(other, quiet())
     assert not state.exists()
     cloud.clean(other, quiet())

@@ -10,7 +10,7 @@ import aiohttp
 import pytest
 
 from infra.local import controlplane, health
-from infra.local.bootstrap_objects import PROVISIONER
+from infra.local.bootstrap_objects import PROVISIONER, STORAGE_CLASS
 from infra.local.pki import Pair
 from switchboard.kube import (
     CONFIG_MAPS,
@@ -151,7 +151,7 @@ async def test_a_namespace_has_what_its_pods_need(control_plane: ControlPlane) -
 
 async def test_the_default_storage_class(control_plane: ControlPlane) -> None:
     async with Kube(Credentials.from_kubeconfig(control_plane.kubeconfig)) as kube:
-        (found,) = await kube.list(STORAGE_CLASSES)
+        found = await kube.get(STORAGE_CLASSES, STORAGE_CLASS)
     assert (found["provisioner"], found["volumeBindingMode"]) == (PROVISIONER, "WaitForFirstConsumer")
     assert found["metadata"]["annotations"]["storageclass.kubernetes.io/is-default-class"] == "true"
 

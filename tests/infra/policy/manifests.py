@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-from infra.policy.rules import Site, Subject, violations
+from infra.policy.rules import violations
+from infra.policy.subject import Site, Subject
 from switchboard import labels
 
 SITES = {
@@ -96,6 +97,48 @@ def claims(*regions: str, data: str | None = "customer") -> dict[str, Any]:
     }
     found = spread(deployment()) | {"kind": "StatefulSet"}
     found["spec"]["volumeClaimTemplates"] = [{"metadata": about}]
+    return found
+
+
+def server(site: str = "public", **changes: Any) -> dict[str, Any]:
+    """A ModelServer that no rule refuses, with `changes` by dotted path of its spec (`m__` of its metadata; `MISSING`
+    removes)."""
+    about = {
+        labels.DATA_CLASS: "customer",
+        labels.SITE: site,
+        labels.SITE_ROLE: "public",
+        labels.REGION: "cn-shenzhen",
+    }
+    found: dict[str, Any] = {
+        "apiVersion": "switchboard.dev/v1alpha1",
+        "kind": "ModelServer",
+        "metadata": {"name": "chat", "namespace": "serving", "labels": about, "annotations": {}},
+        "spec": {
+            "model": {"name": "chat-intent", "alias": "champion"},
+            "image": DIGEST,
+            "dataRegions": ["cn-shenzhen", "cn-beijing"],
+            "scaling": {"minReplicas": 2, "maxReplicas": 6},
+        },
+    }
+    for path, value in changes.items():
+        first, *rest = path.split("__")
+        at = found["metadata"] if first == "m" else found["spec"]
+        way = rest if first == "m" else [first, *rest]
+        for key in way[:-1]:
+            at = at.setdefault(key, {})
+        if value is MISSING:
+            at.pop(way[-1], None)
+        else:
+            at[way[-1]] = value
+    return found
+
+
+def edge_server(region: str = "cn-beijing", **changes: Any) -> dict[str, Any]:
+    """A ModelServer of one replica on the edge of a region."""
+    found = server(
+        placement={"tier": "edge", "region": region}, scaling={"minReplicas": 1, "maxReplicas": 1}, **changes
+    )
+    found["metadata"]["labels"][labels.REGION] = region
     return found
 
 

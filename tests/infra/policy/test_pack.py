@@ -101,6 +101,31 @@ k8s.rbac.v1.ClusterRole(
     "wide", metadata=meta("wide"), rules=[{"apiGroups": [""], "resources": ["pods"], "verbs": ["*"]}],
     opts=options["public"],
 )
+
+
+def server(name, *, image=DIGEST, minimum=2, labelled="customer", **spec):
+    '''A ModelServer, of which the cluster has no definition yet.'''
+    about = {"switchboard.dev/data-class": labelled, REGION: "cn-shenzhen"}
+    return k8s.apiextensions.CustomResource(
+        name,
+        api_version="switchboard.dev/v1alpha1",
+        kind="ModelServer",
+        metadata=meta(name, **about),
+        spec={
+            "model": {"name": "m", "alias": "champion", "registry": later("http://mlflow:5000")},
+            "image": image,
+            "dataRegions": ["cn-shenzhen"],
+            "scaling": {"minReplicas": minimum, "maxReplicas": 6},
+            **spec,
+        },
+        opts=options["public"],
+    )
+
+
+server("well")
+server("mislabelled", labelled="internal")
+server("alone", minimum=1, capacity={"startSeconds": 20})
+server("tagged", image="chat:1.0")
 # Not known yet: neither refused nor in the way of the others.
 workload("unknown", image=later("chat:1.0"), data=later("restricted"))
 """
@@ -115,6 +140,10 @@ REFUSED = {
     ("image-digest", "floating"),
     ("recovery-budget", "slow"),
     ("rbac-wildcards", "wide"),
+    ("model-server", "mislabelled"),
+    ("spare-replica", "alone"),
+    # By the Deployment that the operator would make of it.
+    ("image-digest", "tagged"),
 }
 
 UNKNOWN_UNTIL_UP = """

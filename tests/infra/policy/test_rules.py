@@ -9,9 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infra.components.exceptions import RECOVERY
 from infra.policy.manifest import UNKNOWN
-from infra.policy.rules import RULES, Site, Subject, sites_of, violations
+from infra.policy.rules import RECOVERY_EXCEPTION as RECOVERY
+from infra.policy.rules import RULES, sites_of, violations
+from infra.policy.servers import SPARE_EXCEPTION
+from infra.policy.subject import Site, Subject
 from switchboard import labels
 from tests.infra.policy.manifests import (
     DIGEST,
@@ -21,7 +23,9 @@ from tests.infra.policy.manifests import (
     broken,
     claims,
     deployment,
+    edge_server,
     held,
+    server,
     simple,
     spread,
 )
@@ -41,6 +45,33 @@ PASSES = {
     "one that says why it may wait": (stateful(1, **{RECOVERY: "reports may wait for a person"}), "public"),
     "one that will say so": (stateful(1, **{RECOVERY: UNKNOWN}), "public"),
     "a careful workload": (deployment(), "public"),
+    "a model server": (server(), "public"),
+    "one of an edge, alone on its node": (edge_server(), "public"),
+    "one that is slow to start, and has another": (server(capacity={"startSeconds": 420}), "public"),
+    "one that says why it may be away": (
+        server(
+            scaling__minReplicas=0,
+            capacity={"startSeconds": 30},
+            m__annotations={SPARE_EXCEPTION: "nobody asks it at night"},
+        ),
+        "public",
+    ),
+    "a model server that will say so": (
+        server(
+            scaling__minReplicas=1, capacity={"startSeconds": 30}, m__annotations={SPARE_EXCEPTION: UNKNOWN}
+        ),
+        "public",
+    ),
+    "a number that a person keeps": (
+        server(replicas=2, scaling={"minReplicas": 0, "maxReplicas": 4, "mode": "paused"}),
+        "public",
+    ),
+    "a registry that isn't known yet": (server(model__registry=UNKNOWN), "public"),
+    "a model server's image that isn't known yet": (server(image=UNKNOWN), "public"),
+    "a model server's label that isn't known yet": (
+        server(m__labels={labels.DATA_CLASS: UNKNOWN, labels.REGION: "cn-shenzhen"}),
+        "public",
+    ),
     "restricted data in a private site": (both("restricted", "cn-shanghai", region="cn-shanghai"), "private"),
     "customers' data in its region": (both("customer", "cn-shenzhen, cn-beijing"), "public"),
     "an edge in a region of its own": (
@@ -106,6 +137,7 @@ PASSES = {
 def test_what_passes(case: str) -> None:
     manifest, site = PASSES[case]
     if site == "private":
+        assert manifest["kind"] != "ModelServer"
         for part in (manifest["metadata"], manifest["spec"]["template"]["metadata"]):
             part["labels"][labels.SITE_ROLE] = "private"
     assert broken(manifest, site) == {}
@@ -316,6 +348,66 @@ REFUSED: list[tuple[str, dict[str, Any], str | None, str]] = [
         "public",
         "350 s (node grace 50 + toleration 300)",
     ),
+    # What the operator makes of a ModelServer is judged as if it were declared.
+    ("image-digest", server(image="chat:1.0"), "public", "container chat has the image chat:1.0"),
+    (
+        "data-region",
+        server(dataRegions=["cn-beijing"]),
+        "public",
+        "may be in cn-beijing only, and is in cn-shenzhen",
+    ),
+    (
+        "data-region",
+        edge_server("cn-hongkong"),
+        "public",
+        "may be in cn-beijing, cn-shenzhen only, and is in cn-hongkong",
+    ),
+    (
+        "private-data",
+        server(dataClass="restricted"),
+        "public",
+        "holds restricted data, which must stay in private sites",
+    ),
+    (
+        "private-data",
+        server(m__labels={labels.SITE_ROLE: "private", labels.DATA_CLASS: "customer"}),
+        "public",
+        "says private, but the stack file makes the site public",
+    ),
+    ("private-data", server(), None, "its provider (none) is no site"),
+    (
+        "recovery-budget",
+        server(scaling__minReplicas=1),
+        "public",
+        "320 s (node grace 50 + toleration 30 + startup 240)",
+    ),
+    ("recovery-budget", edge_server(capacity={"startSeconds": 90}), "public", "360 s (startup 360)"),
+    ("model-server", server(scaling__minReplicas=7), "public", "spec.scaling: minReplicas 7 is more than"),
+    ("model-server", server(model=MISSING), "public", "spec.model: Field required"),
+    ("model-server", server(colour="red"), "public", "spec.colour: Extra inputs"),
+    ("model-server", server(scaling__maxReplicas="many"), "public", "spec.scaling.maxReplicas"),
+    (
+        "model-server",
+        server(m__labels={labels.DATA_CLASS: "internal"}),
+        "public",
+        "its label says that its data is internal, its spec says customer",
+    ),
+    ("model-server", server(m__labels={}), "public", "its data is (nothing), its spec says customer"),
+    ("spare-replica", server(scaling__minReplicas=1), "public", "it may come to have one replica"),
+    ("spare-replica", server(scaling={"maxReplicas": 6}), "public", "it may come to have one replica"),
+    ("spare-replica", server(scaling__minReplicas=0), "public", "it may come to have no replica"),
+    (
+        "spare-replica",
+        server(replicas=1, scaling__mode="shadow"),
+        "public",
+        "it may come to have one replica",
+    ),
+    (
+        "spare-replica",
+        server(scaling__minReplicas=1, m__annotations={SPARE_EXCEPTION: " "}),
+        "public",
+        "it may come to have one replica",
+    ),
 ]
 
 
@@ -335,6 +427,31 @@ def test_a_violation_names_resource_reason_and_mend() -> None:
         "Deployment serving/chat of site public: container app has the image chat:1.0"
     )
     assert "\n  → name it by its digest" in str(found)
+
+
+def test_a_fault_of_what_the_operator_makes_names_the_model_server() -> None:
+    (found,) = violations([Subject(server(image="chat:1.0"), "public", SITES)])
+    assert str(found).startswith(
+        "ModelServer serving/chat of site public, its Deployment: container chat has the image chat:1.0"
+    )
+
+
+def test_a_model_server_of_no_site_is_refused_once() -> None:
+    assert len(broken(server(), None)["private-data"]) == 1
+
+
+@pytest.mark.parametrize("whole", [server(model__registry="http://mlflow:5000", replicas=2), edge_server()])
+def test_nothing_of_a_model_server_that_is_not_known_yet_breaks_a_rule(whole: dict[str, Any]) -> None:
+    paths = [path for path in _paths(whole) if path not in (("kind",), ("apiVersion",))]
+    assert len(paths) > 15
+    for path in paths:
+        assert broken(_with(whole, path, UNKNOWN)) == {}, path
+
+
+@given(st.data())
+def test_a_model_server_of_any_shape_is_judged_without_a_traceback(data: st.DataObject) -> None:
+    path = data.draw(st.sampled_from(_paths(server())))
+    broken(_with(server(), path, data.draw(JSON)))
 
 
 def test_one_fault_of_an_object_and_its_pods_is_said_once() -> None:

@@ -7,6 +7,7 @@ import pytest
 from infra import config
 from infra.declared import declare
 from infra.policy.stack import check, exempt
+from switchboard.api.scaling import Scaling
 from switchboard.errors import SwitchboardError
 
 
@@ -26,28 +27,35 @@ def test_a_stack_that_puts_data_where_it_must_not_be_is_refused_with_the_reason(
         check(stack.model_copy(update={"model_servers": servers}), "local")
     assert caught.value.what.startswith("policy data-region: ")
     assert "gateway-cn-hongkong of site public" in caught.value.what
-    assert "(and 1 more)" in caught.value.what
+    assert "(and 1 more)" in caught.value.what, "and of its model server's Deployment"
     assert caught.value.next_step
 
 
 @pytest.mark.parametrize("stack", ["local", "staging", "production"])
-def test_of_what_is_served_only_an_edge_s_fallback_waits_for_a_person(stack: str) -> None:
-    """A lost node costs the core a replica, and the others serve; an edge's is lost with all that asks it."""
-    loaded = config.load(stack)
-    found = exempt(declare(loaded, name=stack))
-    edges = {edge.region for site in loaded.sites for edge in site.edges}
-    assert edges and len(found) == len(edges)
-    for one in found:
-        assert one.rule == "recovery-budget"
-        assert any(one.resource.startswith(f"StatefulSet switchboard-serving/chat-{edge} ") for edge in edges)
-        assert "only the gateway of that edge asks" in one.reason
+def test_nothing_that_is_committed_needs_an_exception(stack: str) -> None:
+    assert exempt(declare(config.load(stack), name=stack)) == []
+
+
+def few(reason: str | None) -> config.Stack:
+    """The local stack with a chat that may come down to one replica, which starts quickly."""
+    stack = config.load("local")
+    scaling = Scaling(min_replicas=1, max_replicas=6)
+    server = stack.model_servers[0].model_copy(update={"scaling": scaling, "availability_exception": reason})
+    return stack.model_copy(update={"model_servers": (server,)})
 
 
 def test_a_model_server_of_one_replica_is_refused() -> None:
-    stack = config.load("local")
-    servers = tuple(each.model_copy(update={"replicas": 1}) for each in stack.model_servers)
     with pytest.raises(
-        SwitchboardError, match="recovery-budget: StatefulSet switchboard-serving/chat"
+        SwitchboardError, match="spare-replica: ModelServer switchboard-serving/chat"
     ) as caught:
-        check(stack.model_copy(update={"model_servers": servers}), "local")
-    assert "it has no other replica" in caught.value.what
+        check(few(None), "local")
+    assert "it may come to have one replica" in caught.value.what
+    assert "`scaling.minReplicas: 2`" in (caught.value.next_step or "")
+
+
+def test_unless_it_says_why() -> None:
+    stack = few("nobody asks it before it is rolled out")
+    check(stack, "local")
+    (found,) = exempt(declare(stack, name="local"))
+    assert (found.rule, found.reason) == ("spare-replica", "nobody asks it before it is rolled out")
+    assert found.resource.startswith("ModelServer switchboard-serving/chat of site public")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -224,9 +225,14 @@ def jobs_of(space: Space, name: str) -> list[Object]:
     long=True,
 )
 async def test_by_the_clock(space: Space) -> None:
-    """One real minute for all: a Job of the last minute is under way already when the next is due."""
+    """One real minute for all: a Job of the last minute is under way already when the next is due.
+
+    Or several: minutes may have gone by when the tests beside it let this one look again.
+    """
     policies = ("Allow", "Forbid", "Replace")
-    now = datetime.now(UTC)
+    while (now := datetime.now(UTC)).second > 40:
+        # A minute that ends before the Jobs under way are known would start more, rightly.
+        await asyncio.sleep(60 - now.second)
     for policy in policies:
         await space.create(CRON_JOBS, cron(policy.lower(), FOREVER, concurrencyPolicy=policy))
         made = await space.get(policy.lower(), CRON_JOBS)
@@ -251,7 +257,7 @@ async def test_by_the_clock(space: Space) -> None:
     await space.create(CRON_JOBS, cron("suspended", FOREVER, suspend=True))
     due = now.replace(second=0, microsecond=0) + timedelta(minutes=1)
     left = (due - now).total_seconds() + 600
-    await space.until_all(lambda _: len(jobs_of(space, "allow")) == 2, JOBS, timeout_s=left)
+    await space.until_all(lambda _: len(jobs_of(space, "allow")) >= 2, JOBS, timeout_s=left)
     await space.until_all(
         lambda _: (
             [j["metadata"]["name"] for j in jobs_of(space, "replace")] not in ([], ["replace-before"])
@@ -261,9 +267,10 @@ async def test_by_the_clock(space: Space) -> None:
     )
     assert [j["metadata"]["name"] for j in jobs_of(space, "forbid")] == ["forbid-before"]
     assert jobs_of(space, "suspended") == []
-    (new,) = (j for j in jobs_of(space, "allow") if not j["metadata"]["name"].endswith("before"))
-    at = new["metadata"]["annotations"]["batch.kubernetes.io/cronjob-scheduled-timestamp"]
-    assert datetime.fromisoformat(at.replace("Z", "+00:00")).second == 0
+    assert any(j["metadata"]["name"] == "allow-before" for j in jobs_of(space, "allow")), "it goes on"
+    for new in (j for j in jobs_of(space, "allow") if j["metadata"]["name"] != "allow-before"):
+        at = new["metadata"]["annotations"]["batch.kubernetes.io/cronjob-scheduled-timestamp"]
+        assert datetime.fromisoformat(at.replace("Z", "+00:00")).second == 0
 
 
 @behaviour(

@@ -9,12 +9,9 @@ import pytest
 
 from switchboard.kube import (
     CONFIG_MAPS,
-    PERSISTENT_VOLUME_CLAIMS,
-    PERSISTENT_VOLUMES,
     PODS,
     SECRETS,
     SERVICE_ACCOUNTS,
-    STORAGE_CLASSES,
     ApiError,
     Object,
 )
@@ -348,72 +345,6 @@ async def test_token_ownership(space: Space) -> None:
     assert await space.output(user) == "644\nreadable\n"
     group = pod("group", look, securityContext={"runAsUser": 1000, "fsGroup": 10000})
     assert (await space.output(group)).endswith("readable\n")
-
-
-@behaviour(
-    "[sig-storage] PVC Protection Verify that PVC in active use by a pod is not removed immediately",
-)
-async def test_claim(space: Space) -> None:
-    """It waits for its first pod, stays there, outlives it, is protected in use, and goes with its claim."""
-    await space.create(PERSISTENT_VOLUME_CLAIMS, claim("c"))
-    volumes = [{"name": "v", "persistentVolumeClaim": {"claimName": "c"}}]
-
-    def using(name: str, script: str) -> Object:
-        return pod(name, sh(script, volumeMounts=[mount("v", "/v")]), volumes=volumes)
-
-    assert phase(await space.get("c", PERSISTENT_VOLUME_CLAIMS)) == "Pending"
-    await space.pod(using("first", f"echo kept > /v/f; {FOREVER}"))
-    first = await space.until("first", ready)
-    bound = await space.get("c", PERSISTENT_VOLUME_CLAIMS)
-    assert bound["status"]["phase"] == "Bound"
-    volume = bound["spec"]["volumeName"]
-    await space.delete("c", PERSISTENT_VOLUME_CLAIMS)
-    protected = await space.get("c", PERSISTENT_VOLUME_CLAIMS)
-    assert "kubernetes.io/pvc-protection" in protected["metadata"]["finalizers"]
-    assert await space.kube.get(PERSISTENT_VOLUMES, volume)
-    await space.delete("first")
-    await space.gone("c", PERSISTENT_VOLUME_CLAIMS)
-    volumes_seen = space.cluster.watch(PERSISTENT_VOLUMES)
-    await volumes_seen.until(lambda: volumes_seen.get("", volume) is None, lambda: f"{volume} is still there")
-    await space.create(PERSISTENT_VOLUME_CLAIMS, claim("d"))
-    volumes[0]["persistentVolumeClaim"]["claimName"] = "d"
-    await space.output(using("second", "echo kept > /v/f"))
-    node = (await space.get("second"))["spec"]["nodeName"]
-    assert await space.output(using("third", "cat /v/f")) == "kept\n"
-    assert (await space.get("third"))["spec"]["nodeName"] == node
-    assert first["spec"]["nodeName"]
-
-
-@behaviour(
-    "[sig-storage] PersistentVolumes Default StorageClass [LinuxOnly] pods that use multiple volumes should "
-    "be reschedulable [Slow]"
-)
-async def test_retain(space: Space) -> None:
-    """Several claims of one pod, one of a class that retains: its volume stays, Released, with its data."""
-    keep = f"keep-{space.name}"
-    body = {
-        "provisioner": "switchboard.dev/local",
-        "volumeBindingMode": "WaitForFirstConsumer",
-        "reclaimPolicy": "Retain",
-    }
-    await space.kube.create(STORAGE_CLASSES, {"metadata": {"name": keep}, **body})
-    await space.create(PERSISTENT_VOLUME_CLAIMS, claim("a"))
-    await space.create(PERSISTENT_VOLUME_CLAIMS, claim("b", storageClassName=keep))
-    volumes = [{"name": n, "persistentVolumeClaim": {"claimName": n}} for n in ("a", "b")]
-    container = sh("echo data > /b/f; ls -d /a /b", volumeMounts=[mount("a", "/a"), mount("b", "/b")])
-    assert await space.output(pod("p", container, volumes=volumes)) == "/a\n/b\n"
-    await space.output(pod("again", container, volumes=volumes))
-    volume = (await space.get("b", PERSISTENT_VOLUME_CLAIMS))["spec"]["volumeName"]
-    for name in ("p", "again"):
-        await space.delete(name)
-        await space.gone(name)
-    await space.delete("b", PERSISTENT_VOLUME_CLAIMS)
-    seen = space.cluster.watch(PERSISTENT_VOLUMES)
-    await seen.until(
-        lambda: phase(seen.get("", volume) or {}) == "Released", lambda: str(seen.get("", volume))
-    )
-    await space.kube.delete(PERSISTENT_VOLUMES, volume)
-    await space.kube.delete(STORAGE_CLASSES, keep)
 
 
 @behaviour(

@@ -182,8 +182,7 @@ async def shaky(stack: str) -> AsyncIterator[Site]:
     layout = SiteLayout(config.load(stack).site("public"), paths.state_dir(stack))
     embedded = site.EmbeddedSite(stack, layout)
     programs = site.prepare(embedded, cloud.tools(), nodes=False, proxy=False)
-    manager = programs[controlplane.CONTROLLER_MANAGER]
-    programs[controlplane.CONTROLLER_MANAGER] = replace(manager, argv=(*manager.argv, *SHORT))
+    programs = controlplane.with_options(programs, controlplane.CONTROLLER_MANAGER, *SHORT)
     try:
         await site.run(embedded, programs, Progress(io.StringIO()), nodes=False, proxy=False)
         async with Kube(Credentials.from_kubeconfig(layout.kubeconfig)) as kube:

@@ -24,6 +24,7 @@ from switchboard.kube import (
     DEPLOYMENTS,
     NODES,
     PERSISTENT_VOLUME_CLAIMS,
+    PERSISTENT_VOLUMES,
     PODS,
     SECRETS,
     SERVICES,
@@ -335,6 +336,46 @@ async def test_a_node_that_is_cut_off_starts_its_pods_alone_after_a_restart(
 
     await wait(newer, "the config map's change didn't arrive")
     assert not shaky.pids(before["deleted"])
+
+
+async def test_a_shared_volume_outlives_the_node_that_made_it(shaky: Site, space: Space) -> None:
+    """What was written there is found by the pod that takes over; another agent removes it with its claim."""
+    asked = {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "1Mi"}}}
+    await space.create(PERSISTENT_VOLUME_CLAIMS, {"metadata": {"name": "data"}, "spec": asked})
+    container = {
+        "name": "main",
+        "image": "debian:bookworm",
+        "command": ["sh", "-c", f"hostname >> /data/log; {SCRIPT}"],
+        "volumeMounts": [{"name": "data", "mountPath": "/data"}],
+    }
+    template = {
+        "affinity": there_first(EDGE),
+        "containers": [container],
+        "volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}],
+    }
+    await space.create(DEPLOYMENTS, workload("app", pod=template, replicas=1))
+    lost = (await ready_pod(space, "app", EDGE))["metadata"]["name"]
+    volume = (await space.get("data", PERSISTENT_VOLUME_CLAIMS))["spec"]["volumeName"]
+    log = shaky.layout.volumes_dir / volume / "log"
+    crash_the_machine(shaky, EDGE)
+    await shaky.until_node(EDGE, "Unknown")
+    taking_over = (await ready_pod(space, "app", CORE))["metadata"]["name"]
+
+    async def written() -> bool:
+        return log.read_text().split() == [lost, taking_over]
+
+    await wait(written, "what the second wrote isn't beside what the first did")
+
+    await space.kube.delete(DEPLOYMENTS, "app", space.name)
+    await space.kube.delete(PODS, lost, space.name, grace_period_s=0)  # nobody is there to say that it ended
+    await space.kube.delete(PERSISTENT_VOLUME_CLAIMS, "data", space.name)
+    await space.gone("data", PERSISTENT_VOLUME_CLAIMS)
+
+    async def removed() -> bool:
+        return await shaky.kube.get_or_none(PERSISTENT_VOLUMES, volume) is None
+
+    await wait(removed, "the volume is still there")
+    assert not log.parent.exists()
 
 
 # A full disk

@@ -59,6 +59,36 @@ def test_what_is_missing_is_named() -> None:
 
 
 @pytest.mark.parametrize(
+    ("of_condition", "of_status", "met"),
+    [
+        ({}, {}, True),
+        ({"observedGeneration": 3}, {"observedGeneration": 2}, True),
+        ({"observedGeneration": 2}, {"observedGeneration": 3}, False),
+        ({"observedGeneration": 0}, {}, False),
+        ({}, {"observedGeneration": 3}, True),
+        ({}, {"observedGeneration": 2}, False),
+        ({}, {"observedGeneration": 0}, False),
+    ],
+)
+def test_a_condition_of_an_earlier_generation_is_not_met(
+    of_condition: dict[str, int], of_status: dict[str, int], met: bool
+) -> None:
+    """As `kubectl wait`, and the official plugin by the same code, have it."""
+    ready = {"type": "Ready", "status": "True", "reason": "ReplicasReady", **of_condition}
+    live = {"metadata": {"generation": 3}, "status": {"conditions": [ready], **of_status}}
+    verdict = rule("condition=Ready").check(live, {})
+    assert verdict.done is met
+    assert met or verdict.message == "not met yet: condition=Ready", "what it says is of the past, too"
+
+
+def test_a_condition_s_own_words_are_shown() -> None:
+    ready = {"type": "Ready", "status": "False", "reason": "ImagePullFailed", "message": "no such image"}
+    live = {"metadata": {"generation": 3}, "status": {"conditions": [ready]}}
+    verdict = rule("condition=Ready").check(live, {})
+    assert verdict.message == "not met yet: condition=Ready (ImagePullFailed: no such image)"
+
+
+@pytest.mark.parametrize(
     "text",
     ["Ready", "condition=", "jsonpath=.status", "jsonpath={}", "jsonpath={.a[}", "[", "[]", "[1]", "{}"],
 )
