@@ -80,6 +80,12 @@ def plan(
         ),
     ] = None,
     hold_s: Annotated[float, typer.Option(min=10, max=86_400, help="How long a step is held.")] = 60,
+    shadow_s: Annotated[
+        int,
+        typer.Option(
+            "--shadow-seconds", min=0, max=86_400, help="How long requests are mirrored first; 0: none."
+        ),
+    ] = 30,
     within_minutes: Annotated[
         float, typer.Option(min=1, max=1440, help="Without a verdict by then, a release is inconclusive.")
     ] = 30,
@@ -122,7 +128,9 @@ def plan(
     else:
         steps = tuple(planning.Step(one, hold_s) for one in weight)
     with Progress() as progress, progress.step("plan the release"):
-        found = planning.plan(traffic, steps, within_minutes * 60, allowed)
+        usual = planning.USUAL_MIRRORED
+        shadow = planning.Mirrored(usual.share, shadow_s) if shadow_s > 0 else planning.NOT_MIRRORED
+        found = planning.plan(traffic, steps, within_minutes * 60, allowed, mirrored=shadow)
     if output is Output.JSON:
         typer.echo(json.dumps(_as_json(found), indent=1))
     else:
@@ -184,6 +192,7 @@ def _rates(said: Sequence[str]) -> dict[str, float]:
 
 def _as_json(plan: Plan) -> dict[str, object]:
     return {
+        "mirroredSeconds": plan.mirrored_s,
         "steps": [{"weight": one.weight, "holdSeconds": one.hold_s} for one in plan.steps],
         "promoteSeconds": plan.promote_s,
         "worstCase": {"failures": round(plan.failures, 1), "allowed": round(plan.allowed, 1)},
@@ -210,8 +219,9 @@ def _plan_table(plan: Plan) -> Table:
 
 def _said(plan: Plan) -> list[str]:
     weights = ", ".join(f"{one.weight:.0%}" for one in plan.steps)
+    first = f"requests are mirrored for {plan.mirrored_s:.0f} s; then " if plan.mirrored_s > 0 else ""
     found = [
-        f"steps of {weights}, {plan.steps[0].hold_s:.0f} s each; the last one until there is a verdict",
+        f"{first}steps of {weights}, {plan.steps[0].hold_s:.0f} s each; the last one until there is a verdict",
         f"a candidate that fails every request: {plan.failures:,.0f} requests fail, {plan.allowed:,.0f} are allowed",
     ]
     if plan.promote_s is not None:

@@ -27,7 +27,6 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import logsumexp
-from scipy.stats import norm, t
 
 Array = NDArray[np.float64]
 Counts = Array | float
@@ -40,6 +39,8 @@ USUAL_SPREAD, MOST_SPREAD = 0.1, 1.0
 """Pods differ by so much at the least; where nothing has been seen of them, by just as much."""
 UNSURE_OF_SPREAD, USUAL_SURE = 0.05, 3.0
 """How far the variance between pods may well be from that, and its degrees of freedom, before any has been seen."""
+AS_GOOD_AS_NORMAL = 1e9
+"""Degrees of freedom."""
 LEAST_HARM, MOST_USUAL = 1.3, 4.0
 """Less than the first is not called harm; more than the second is never pods that differ."""
 
@@ -110,10 +111,11 @@ def log_safe(tally: Tally, quiet: float = 1 / len(SAFE)) -> Array:
 
 def _usual(spread: Array | float, sure: Array | float) -> Array:
     """Log weights of the ratios where nothing is wrong; with Student's tails, since the spread is an estimate, up to
-    MOST_USUAL."""
+    MOST_USUAL. (scipy.stats has his density, and takes seconds and tens of megabytes to import.)"""
     steps = np.log(HARM)
     scale = np.maximum(np.asarray(spread, dtype=np.float64), (steps[1] - steps[0]) / 2)[..., None]
-    weights = t.logpdf(steps / scale, np.asarray(sure, dtype=np.float64)[..., None])
+    freedom = np.minimum(np.asarray(sure, dtype=np.float64), AS_GOOD_AS_NORMAL)[..., None]
+    weights = -(freedom + 1) / 2 * np.log1p((steps / scale) ** 2 / freedom)
     weights = np.where(HARM <= MOST_USUAL, weights, -np.inf)
     found: Array = weights - logsumexp(weights, axis=-1, keepdims=True)
     return found
@@ -124,7 +126,7 @@ def _worse() -> Array:
     """Log weights of the ratios that are harm: most around twice, where minutes matter, and a tenth of them anywhere;
     none below LEAST_HARM."""
     harm = LEAST_HARM <= HARM
-    around = np.where(harm, norm.pdf(np.log(HARM), math.log(2.2), 0.6), 0.0)
+    around = np.where(harm, np.exp(-(((np.log(HARM) - math.log(2.2)) / 0.6) ** 2) / 2), 0.0)
     weights = 0.9 * around / around.sum() + 0.1 * harm / harm.sum()
     with np.errstate(divide="ignore"):
         found: Array = np.log(weights)

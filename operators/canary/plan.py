@@ -11,9 +11,13 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from operators.canary.evidence import USUAL_SPREAD, USUAL_SURE, Tally, between_arms, log_harm, log_safe
 from operators.canary.judge import SAFE_BOUND, harm_bound
 from operators.canary.values import METRICS, Metric, Unit
+from switchboard.api.model_release import MetricName, Shadow
 
 BLOCK_S, MOST_BLOCKS = 10.0, 120
 REACTION_S = 12.0
@@ -23,6 +27,8 @@ AVAILABILITY, PART = 0.9999, 0.05
 WEIGHTS = (0.01, 0.02, 0.05, 0.1, 0.25, 0.5)
 MONTH_S = 30 * 86_400.0
 MOST_AN_HOUR, MOST_ASKED = 3600.0, 1000
+FINER, SIDE_BY_SIDE = 1.03, 24
+DISAGREED = MetricName.DISAGREED
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +37,18 @@ class Step:
 
     weight: float
     hold_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Mirrored:
+    """Before the first customer: such a share of the requests is sent to the candidate as well, and to a baseline that
+    is as young, for so long, and until it is known whether they answer alike. A share of 0: nothing is."""
+
+    share: float
+    hold_s: float
+
+
+USUAL_MIRRORED, NOT_MIRRORED = Mirrored(Shadow().percent / 100, Shadow().seconds), Mirrored(0.0, 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +74,10 @@ class Visible:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """`promote_s`: when a candidate that is as good is promoted (None: not in time). `failures`: requests that fail if
-    all of the candidate's do, out of `allowed`."""
+    """`mirrored_s`: how long requests are mirrored before the first step. `promote_s`: when a candidate that is as good
+    is promoted (None: not in time). `failures`: requests that fail if all of the candidate's do, out of `allowed`."""
 
+    mirrored_s: float
     steps: tuple[Step, ...]
     within_s: float
     metrics: tuple[Visible, ...]
@@ -98,25 +117,34 @@ def plan(
     within_s: float,
     allowed: float,
     metrics: Sequence[Metric] = METRICS,
+    mirrored: Mirrored = USUAL_MIRRORED,
 ) -> Plan:
     """What a release in these steps is expected to show within so long."""
-    found = tuple(_visible(traffic, steps, within_s, metric) for metric in metrics)
+    course = _course(traffic, steps, within_s, metrics, mirrored)
+    found = tuple(_visible(course, metric) for metric in course.judged(metrics))
     times = [one.safe_s for one in found]
     known = [one for one in times if one is not None]
-    last_s = sum(step.hold_s for step in steps[:-1])  # each step is gone, whatever is known before
+    # each step is gone, whatever is known before
+    last_s = course.mirrored_s + sum(step.hold_s for step in steps[:-1])
     promote_s = max(*known, last_s) if len(known) == len(times) else None
     if promote_s is not None and promote_s > within_s:
         promote_s = None
-    return Plan(tuple(steps), within_s, found, promote_s, worst_case(traffic, steps[0].weight), allowed)
+    cost = worst_case(traffic, steps[0].weight)
+    return Plan(course.mirrored_s, tuple(steps), within_s, found, promote_s, cost, allowed)
 
 
 def blind(
-    traffic: Traffic, steps: Sequence[Step], within_s: float, metrics: Sequence[Metric] = METRICS
+    traffic: Traffic,
+    steps: Sequence[Step],
+    within_s: float,
+    metrics: Sequence[Metric] = METRICS,
+    mirrored: Mirrored = USUAL_MIRRORED,
 ) -> str | None:
     """The metric of which nothing is seen in time, as the plan's refusal says it; None where all are. It takes some
     hundredths of a second, and not the seconds that a whole plan does."""
-    for metric in metrics:
-        if _safe_at(traffic, steps, within_s, metric) is None:
+    course = _course(traffic, steps, within_s, metrics, mirrored)
+    for metric in course.judged(metrics):
+        if _safe_at(course, metric) is None:
             return _unseen(metric, traffic.rates.get(metric.name, 0.0), within_s)
     return None
 
@@ -142,74 +170,106 @@ def worst_case(traffic: Traffic, weight: float, metrics: Sequence[Metric] = METR
     return math.inf
 
 
-def _shows_harm(tally: Tally, traffic: Traffic, metric: Metric) -> bool:
+def _shows_harm(tally: Tally, traffic: Traffic, metric: Metric) -> NDArray[np.bool_]:
     """With pods that differ by what is usual, which their half hour before has shown."""
     spread = USUAL_SPREAD * between_arms(traffic.candidate_pods, traffic.champion_pods)
-    return bool(log_harm(tally, spread, USUAL_SURE + traffic.champion_pods - 1) >= harm_bound(metric))
+    found: NDArray[np.bool_] = log_harm(tally, spread, USUAL_SURE + traffic.champion_pods - 1) >= harm_bound(
+        metric
+    )
+    return found
 
 
-def _visible(traffic: Traffic, steps: Sequence[Step], within_s: float, metric: Metric) -> Visible:
-    rate = traffic.rates.get(metric.name, 0.0)
-    safe_s = _safe_at(traffic, steps, within_s, metric)
-    most = 1.0 if metric.unit is Unit.REQUESTS else MOST_AN_HOUR
-    low, high = metric.margin / 1000, most - rate
-    if _harmful_at(traffic, steps, within_s, metric, most) is None:
-        return Visible(metric, rate, safe_s, None)
-    while high / low > 1.03:
-        middle = math.sqrt(low * high)
-        if _harmful_at(traffic, steps, within_s, metric, rate + middle) is None:
-            low = middle
-        else:
-            high = middle
-    return Visible(metric, rate, safe_s, rate + high)
+@dataclass(frozen=True, slots=True)
+class _Course:
+    """What is expected to happen, and when: `mirrored_s` is when the first step begins."""
+
+    traffic: Traffic
+    mirrored: Mirrored
+    mirrored_s: float
+    steps: Sequence[Step]
+    within_s: float
+
+    def judged(self, metrics: Sequence[Metric]) -> list[Metric]:
+        """Without mirrored requests nobody answers what another has answered."""
+        return [one for one in metrics if self.mirrored.share > 0 or one.name != DISAGREED]
+
+    def blocks(self, metric: Metric) -> Iterator[tuple[float, float, float]]:
+        """The end of each block, and what either arm is exposed to in it."""
+        traffic, at = self.traffic, 0.0
+        block_s = max(BLOCK_S, self.within_s / MOST_BLOCKS)
+        while at < self.within_s:
+            mirrored = at < self.mirrored_s
+            if metric.name == DISAGREED and not mirrored:
+                return
+            weight = self.mirrored.share if mirrored else self._weight(at)
+            at += block_s
+            if metric.unit is Unit.REQUESTS:
+                theirs = weight if mirrored else 1 - weight
+                yield at, traffic.rps * weight * block_s, traffic.rps * theirs * block_s
+            else:
+                long = metric.unit.of(block_s)
+                pods = traffic.candidate_pods if mirrored else traffic.champion_pods
+                yield at, traffic.candidate_pods * long, pods * long
+
+    def _weight(self, at: float) -> float:
+        end = self.mirrored_s
+        for step in self.steps:
+            end += step.hold_s
+            if at < end:
+                return step.weight
+        return self.steps[-1].weight
 
 
-def _blocks(
-    traffic: Traffic, steps: Sequence[Step], within_s: float, metric: Metric
-) -> Iterator[tuple[float, float, float]]:
-    """The end of each block, and what either arm is exposed to in it."""
-    ends, end = [], 0.0
-    for step in steps:
-        end += step.hold_s
-        ends.append(end)
-    block_s = max(BLOCK_S, within_s / MOST_BLOCKS)
-    at = 0.0
-    while at < within_s:
-        place = next((number for number, one in enumerate(ends) if at < one), len(ends) - 1)
-        weight = steps[place].weight
-        at += block_s
-        if metric.unit is Unit.REQUESTS:
-            yield at, traffic.rps * weight * block_s, traffic.rps * (1 - weight) * block_s
-        else:
-            long = metric.unit.of(block_s)
-            yield at, traffic.candidate_pods * long, traffic.champion_pods * long
+def _course(
+    traffic: Traffic,
+    steps: Sequence[Step],
+    within_s: float,
+    metrics: Sequence[Metric],
+    mirrored: Mirrored,
+) -> _Course:
+    """It is mirrored until as much is known of the answers as can be, at the longest all the time that there is."""
+    always = _Course(traffic, mirrored, within_s, steps, within_s)
+    known = [_safe_at(always, one) for one in always.judged(metrics) if one.name == DISAGREED]
+    mirrored_s = max([mirrored.hold_s, *(within_s if one is None else one for one in known)])
+    return _Course(traffic, mirrored, mirrored_s, steps, within_s)
 
 
-def _safe_at(traffic: Traffic, steps: Sequence[Step], within_s: float, metric: Metric) -> float | None:
-    rate, tally = traffic.rates.get(metric.name, 0.0), Tally.empty()
+def _visible(course: _Course, metric: Metric) -> Visible:
+    rate = course.traffic.rates.get(metric.name, 0.0)
+    return Visible(metric, rate, _safe_at(course, metric), _smallest_harm(course, metric, rate))
+
+
+def _smallest_harm(course: _Course, metric: Metric, rate: float) -> float | None:
+    """The lowest rate of a candidate that is shown to be harm, to FINER of its distance from the champion's."""
+    most = (1.0 if metric.unit is Unit.REQUESTS else MOST_AN_HOUR) - rate
+    low, high = metric.margin / 1000, most
+    if not _shown(course, metric, rate, np.array([high]))[0]:
+        return None
+    while high / low > FINER:
+        more = np.geomspace(low, high, SIDE_BY_SIDE)
+        seen = max(1, int(_shown(course, metric, rate, more).argmax()))
+        low, high = more[seen - 1], more[seen]
+    return float(rate + high)
+
+
+def _shown(course: _Course, metric: Metric, rate: float, more: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Of candidates with so much more than the champion's rate each, whether that is shown to be harm in time."""
+    shown, tally = np.zeros(len(more), dtype=bool), Tally.empty((len(more),))
+    for _, n, m in course.blocks(metric):
+        tally = tally.add(n * (rate + more), n, m * rate, m, tolerated=metric.tolerated, margin=metric.margin)
+        shown |= _shows_harm(tally, course.traffic, metric)
+    return shown
+
+
+def _safe_at(course: _Course, metric: Metric) -> float | None:
+    rate, tally = course.traffic.rates.get(metric.name, 0.0), Tally.empty()
     mine = rate + metric.tolerated / 2  # a new model answers some questions in another way
     expected, seen = 0.0, 0
-    for at, n, m in _blocks(traffic, steps, within_s, metric):
+    for at, n, m in course.blocks(metric):
         expected += n * mine
         x = round(expected) - seen  # whole ones: a hundredth of a restart isn't what anybody will see
         seen += x
         tally = tally.add(x, n, m * rate, m, tolerated=metric.tolerated, margin=metric.margin)
         if log_safe(tally, metric.quiet) >= SAFE_BOUND:
-            return at
-    return None
-
-
-def _harmful_at(
-    traffic: Traffic,
-    steps: Sequence[Step],
-    within_s: float,
-    metric: Metric,
-    mine: float,
-) -> float | None:
-    """When a candidate of the rate `mine` is shown to be harm."""
-    rate, tally = traffic.rates.get(metric.name, 0.0), Tally.empty()
-    for at, n, m in _blocks(traffic, steps, within_s, metric):
-        tally = tally.add(n * mine, n, m * rate, m, tolerated=metric.tolerated, margin=metric.margin)
-        if _shows_harm(tally, traffic, metric):
             return at
     return None

@@ -147,7 +147,9 @@ class Comparing:
         first = math.ceil(stretch.start / BLOCK_S) * BLOCK_S
         last = now - LATE_S if stretch.end is None else min(stretch.end, now - LATE_S)
         end = math.floor(last / BLOCK_S) * BLOCK_S
-        begun = self._blocks.setdefault(stretch.start, Blocks(stretch.candidate, stretch.champion))
+        begun = self._blocks.setdefault(
+            stretch.start, Blocks(stretch.candidate, stretch.champion, shadow=stretch.shadow)
+        )
         at = self._at.get(stretch.start, first - BLOCK_S)
         fleets = [one for one in (stretch.candidate, stretch.champion) if one]
         while at + BLOCK_S <= end:

@@ -116,25 +116,33 @@ _SIGNALS = {
 
 
 def unseen(looks: Iterable[Look], fleet: str) -> tuple[str, ...]:
-    """The metrics of which there is no data of any of a fleet's replicas."""
+    """The metrics of which there is no data of any of a fleet's replicas, or of no gateway that asks them."""
     said = {
         signal
         for look in looks
-        for (owner, _), signals in look.pods.items()
+        for known in (look.pods, look.gateways)
+        for (owner, _), signals in known.items()
         if owner == fleet
         for signal in signals
     }
-    return tuple(name for name, signal in _SIGNALS.items() if signal not in said)
+    return tuple(
+        name
+        for name, signal in _SIGNALS.items()
+        if signal not in said or (name == "failed" and "arrived" not in said)
+    )
 
 
 class Blocks:
     """Makes blocks of looks that follow each other, for a candidate's fleet and the one that it is compared with.
 
-    `warm`: since when each pod counts; one that isn't in it has just begun, or is gone.
+    `warm`: since when each pod counts; one that isn't in it has just begun, or is gone. `shadow`: what is mirrored to
+    them is compared, of which gateways count nothing; of customers' requests, replicas know too little: one that is
+    gone has counted no failure, so without the gateways' numbers nothing is known.
     """
 
-    def __init__(self, candidate: str, champion: str) -> None:
+    def __init__(self, candidate: str, champion: str, *, shadow: bool = False) -> None:
         self._fleets = (candidate, champion)
+        self._shadow = shadow
         self._before: Look | None = None
         self._window: Look | None = None
 
@@ -156,27 +164,26 @@ class Blocks:
                         _grew(found, pod, window.pods.get((fleet, pod), {}), now)
             arms.append(dict(found))
         own = {"failed": dict(arms[1].get("failed", {}))}
-        for fleet, found in zip(self._fleets, arms, strict=True):
-            _failed(found, fleet, before, look)
+        if not self._shadow:
+            for fleet, found in zip(self._fleets, arms, strict=True):
+                _failed(found, fleet, before, look)
         if whole:
             self._window = look
         return Block(before.at, look.at, arms[0], arms[1], own)
 
 
 def _failed(found: dict[str, dict[str, Count]], fleet: str, before: Look, look: Look) -> None:
-    """By what gateways know, where they are asked, in place of the replicas' own counts."""
+    """By what gateways know, in place of the replicas' own counts."""
     more: dict[str, float] = defaultdict(float)
-    known = False
     for (owner, gateway), now in look.gateways.items():
         then = before.gateways.get((fleet, gateway))
         if owner == fleet and then is not None:
-            known = True
             for signal in _OF_GATEWAYS:
                 more[signal] += _increase(then.get(signal, 0.0), now.get(signal))
-    if known and more["arrived"] > 0:
+    pods = found.pop("failed", {})
+    if more["arrived"] > 0:
         # An arm without a living replica has failed, too, so its requests are those that arrived.
         failed = min(more["repeated"] + more["refused"], more["arrived"])
-        pods = found.get("failed", {})
         answered = sum(one.of for one in pods.values())
         share = {pod: one.of / answered for pod, one in pods.items()} if answered > 0 else {NO_POD: 1.0}
         found["failed"] = {pod: Count(failed * part, more["arrived"] * part) for pod, part in share.items()}

@@ -117,7 +117,9 @@ def sees_nothing(spec: Spec, facts: Facts, steps: Sequence[Step]) -> str | None:
     if facts.traffic is None or spec.order is Order.PROMOTE:
         return None
     planned = [plan.Step(one.weight / 100, one.hold_seconds) for one in steps]
-    why = plan.blind(facts.traffic, planned, spec.within_seconds, metrics_of(spec))
+    shadow = spec.shadow
+    mirrored = plan.Mirrored(shadow.percent / 100, shadow.seconds) if shadow.mirrors else plan.NOT_MIRRORED
+    why = plan.blind(facts.traffic, planned, spec.within_seconds, metrics_of(spec), mirrored)
     if why is None:
         return None
     by_hand = f"switchboard canary start {spec.version} --server {spec.server} --promote"

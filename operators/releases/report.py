@@ -6,7 +6,7 @@ import html
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from scipy.stats import chi2
+from scipy.special import gammaincinv
 
 from models.intervals import wilson
 from operators.canary.values import METRICS, Metric, Unit
@@ -145,11 +145,11 @@ def _rate(metric: Metric, events: float, of: float) -> str:
 
 def interval(metric: Metric, events: float, of: float) -> tuple[float, float]:
     """The 95 % interval of a rate: Wilson's of a share of requests, the exact one of a Poisson count in time (F.
-    Garwood, 1936)."""
+    Garwood, 1936), by the gamma distribution's quantiles."""
     if metric.unit is Unit.REQUESTS:
         return wilson(round(min(events, of)), max(1, round(of)))
-    low = float(chi2.ppf(0.025, 2 * events)) / 2 if events > 0 else 0.0
-    return low / of, float(chi2.ppf(0.975, 2 * (events + 1))) / 2 / of
+    low = float(gammaincinv(events, 0.025)) if events > 0 else 0.0
+    return low / of, float(gammaincinv(events + 1, 0.975)) / of
 
 
 def _gate(tags: Mapping[str, str]) -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import binom
+from scipy.stats import binom, t
 
 from operators.canary import evidence
 from operators.canary.evidence import (
@@ -21,6 +23,7 @@ from operators.canary.evidence import (
     log_safe,
     spread_of_pods,
 )
+from switchboard.paths import ROOT
 
 
 def expectation(p: float, n: int, q: float, m: int, ratio: float, slack: float) -> float:
@@ -142,3 +145,19 @@ def test_where_little_is_known_of_pods_the_usual_spread_holds(
     spread, sure = spread_of_pods(np.array(events), np.array(expected))
     assert spread == pytest.approx(USUAL_SPREAD, rel=0.05)
     assert sure == pytest.approx(evidence.USUAL_SURE, abs=0.1)
+
+
+@pytest.mark.parametrize(("spread", "sure"), [(0.1, 3.0), (0.3, 12.5), (1.0, math.inf)])
+def test_pods_with_nothing_wrong_differ_as_students_distribution_has_it(spread: float, sure: float) -> None:
+    usual = evidence._usual(spread, sure)
+    there = HARM <= evidence.MOST_USUAL
+    expected = t.pdf(np.log(HARM[there]) / spread, sure)
+    assert np.exp(usual[there]) == pytest.approx(expected / expected.sum(), rel=1e-6)
+    assert (usual[~there] == -np.inf).all()
+
+
+def test_the_operator_needs_no_library_of_distributions() -> None:
+    """Which would be a third of its memory, and seconds of its start."""
+    code = "import sys, operators.app; print('scipy.stats' in sys.modules, 'scipy.special' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "True"]

@@ -7,7 +7,9 @@ import math
 import pytest
 
 from operators.canary.plan import (
+    NOT_MIRRORED,
     WEIGHTS,
+    Mirrored,
     Plan,
     Step,
     Traffic,
@@ -89,3 +91,38 @@ def test_weights_rise_from_what_the_worst_candidate_may_cost(rps: float) -> None
 
 def test_what_a_month_leaves() -> None:
     assert allowed_failures(100, 0.9999, 0.05) == pytest.approx(100 * 30 * 86_400 * 1e-4 * 0.05)
+
+
+def disagreed(of: Plan) -> float | None:
+    return next(one.safe_s for one in of.metrics if one.metric.name == "disagreed")
+
+
+def test_whether_they_answer_alike_is_seen_by_what_is_mirrored_whatever_the_steps_are() -> None:
+    traffic = Traffic(50, BASE, 10, 2)
+    small, large = ([Step(weight, 60), Step(0.5, 60)] for weight in (0.01, 0.1))
+    for steps in (small, large):
+        found = plan(traffic, steps, 1800, math.inf)
+        assert found.refusal is None
+        assert (disagreed(found) or math.inf) <= found.mirrored_s == 30
+        assert found.promote_s is not None and found.promote_s >= found.mirrored_s + 60
+    few = plan(traffic, small, 1800, math.inf, mirrored=Mirrored(0.01, 30))
+    assert disagreed(few) == few.mirrored_s > 150
+
+
+def test_without_mirrored_requests_nobody_judges_by_answers() -> None:
+    found = plan(Traffic(50, BASE, 10, 2), [Step(0.1, 60)], 1800, math.inf, mirrored=NOT_MIRRORED)
+    assert found.mirrored_s == 0
+    assert "disagreed" not in {one.metric.name for one in found.metrics}
+    assert found.refusal is None
+
+
+def test_what_mirrored_requests_show_counts_for_the_other_metrics_too() -> None:
+    traffic, steps = Traffic(50, BASE, 10, 2), [Step(0.01, 1800)]
+    much, none = (
+        plan(traffic, steps, 1800, math.inf, mirrored=one) for one in (Mirrored(0.5, 600), NOT_MIRRORED)
+    )
+    failed = [
+        next(one.safe_s for one in found.metrics if one.metric.name == "failed") for found in (much, none)
+    ]
+    assert failed[0] is not None and failed[0] <= 600
+    assert failed[1] is None

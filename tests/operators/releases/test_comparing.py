@@ -76,18 +76,21 @@ class History:
                 continue
             rate = self.rps * self.errors.get(pod, 0.001)
             signals = {"requests": self.rps, "failed": rate, "slow": 0.02, "handoff": 0.4, "fallback": 0.0}
+            signals |= {"started": 0.0, "memory": 0.0}
+            times = [one for one in range(int(start), int(end) + 1, step) if one <= self.now]
             for signal, per_s in signals.items():
-                found.append(self._series(fleet, pod, signal, start, end, step, per_s))
-            found.append(self._series(fleet, pod, "started", start, end, step, 0.0))
-            found.append(self._series(fleet, pod, "memory", start, end, step, 0.0))
+                labels = {"signal": signal, "model_server": fleet, "pod": pod}
+                found.append({"metric": labels, "values": _counted(times, per_s)})
+            if not shadow:  # of whose requests gateways know; one asks each replica
+                labels = {"signal": "arrived", "envoy_local_http_ratelimit_prefix": fleet, "pod": f"of-{pod}"}
+                found.append({"metric": labels, "values": _counted(times, self.rps)})
+                labels = {"signal": "refused", "envoy_cluster_name": fleet, "pod": f"of-{pod}"}
+                found.append({"metric": labels, "values": _counted(times, rate)})
         return found
 
-    def _series(
-        self, fleet: str, pod: str, signal: str, start: float, end: float, step: int, per_s: float
-    ) -> dict[str, Any]:
-        times = range(int(start), int(end) + 1, step)
-        values = [[one, str(float(int((one - NOW + 10_000) * per_s)))] for one in times if one <= self.now]
-        return {"metric": {"signal": signal, "model_server": fleet, "pod": pod}, "values": values}
+
+def _counted(times: list[int], per_s: float) -> list[list[Any]]:
+    return [[one, str(float(int((one - NOW + 10_000) * per_s)))] for one in times]
 
 
 def test_stretches_follow_the_turns() -> None:

@@ -30,8 +30,8 @@ def look(
     return Look(at, pods, {(fleet, "gateway-1"): one for fleet, one in (gateways or {}).items()})
 
 
-def after(*looks: Look, warm: dict[str, float] | None = None) -> list[Block]:
-    blocks = Blocks("chat_candidate", "chat")
+def after(*looks: Look, warm: dict[str, float] | None = None, shadow: bool = True) -> list[Block]:
+    blocks = Blocks("chat_candidate", "chat", shadow=shadow)
     found = (blocks.add(one, OLD if warm is None else warm) for one in looks)
     return [one for one in found if one is not None]
 
@@ -91,6 +91,7 @@ def test_what_failed_is_known_to_gateways() -> None:
             old={"failed": 1},
             gateways={"chat_candidate": then, "chat": {"arrived": 90.0}},
         ),
+        shadow=False,
     )
     assert block.candidate["failed"] == {"new-1": Count(9, 60)}
     assert block.champion["failed"] == {"old-1": Count(0, 90)}
@@ -126,8 +127,23 @@ def test_what_gateways_count(repeated: tuple[float | None, ...], events: int) ->
         )
         for number, value in enumerate(repeated)
     ]
-    found = [one.events for block in after(*looks) for one in block.candidate["failed"].values()]
+    blocks = after(*looks, shadow=False)
+    found = [one.events for block in blocks for one in block.candidate.get("failed", {}).values()]
     assert sum(found) == events
+
+
+def test_without_gateways_nothing_is_known_of_what_failed_for_customers() -> None:
+    """Replicas know too little of it: one that was killed has counted nothing."""
+    looks = [look(0), look(10, new={"failed": 2})]
+    (mirrored,), (customers,) = after(*looks), after(*looks, shadow=False)
+    assert mirrored.candidate["failed"] == {"new-1": Count(2, 10)}
+    assert "failed" not in customers.candidate and "failed" not in customers.champion
+    assert customers.candidate["slow"] == {"new-1": Count(0, 10)}
+    assert customers.noise["failed"] == {"old-1": Count(0, 10)}, (
+        "how the champion's pods differ is in their own"
+    )
+    assert unseen(looks, "chat") == ("failed",)
+    assert unseen([look(0, gateways={"chat": {"arrived": 3.0}})], "chat") == ()
 
 
 @pytest.mark.parametrize(
@@ -151,7 +167,9 @@ def test_what_isnt_there_is_no_zero(gone: str, unknown: set[str]) -> None:
     whole = {"failed", "slow", "handoff", "fallback", "restarts", "grew"}
     found = {name for block in after(*looks) for name, pods in block.candidate.items() if pods}
     assert found == whole - unknown
-    said = {"failed", "handoff"} if gone == "requests" else unknown
+    said = (
+        {"failed", "handoff"} if gone == "requests" else {"failed", *unknown}
+    )  # and no gateway says anything
     assert set(unseen(looks, "chat_candidate")) == said
     assert set(unseen(looks, "another")) == whole
 
