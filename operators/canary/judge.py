@@ -129,7 +129,7 @@ def _find(known: Mapping[str, Arms], metric: Metric) -> Finding:
     """What a metric says: of all requests, or of the kind of them that says most against the candidate."""
     if metric.kinds is None:
         return find(known.get(metric.name), metric)
-    whole = find(known.get(metric.name), replace(metric, share=metric.share * (1 - metric.kinds.share)))
+    whole = find(known.get(metric.name), metric.of_all)
     parts = [
         find(arms, metric.of_kind(kind))
         for kind, arms in by_kind(known, metric.name).items()

@@ -173,9 +173,8 @@ def worst_case(traffic: Traffic, weight: float, metrics: Sequence[Metric] = METR
 def _shows_harm(tally: Tally, traffic: Traffic, metric: Metric) -> NDArray[np.bool_]:
     """With pods that differ by what is usual, which their half hour before has shown."""
     spread = USUAL_SPREAD * between_arms(traffic.candidate_pods, traffic.champion_pods)
-    found: NDArray[np.bool_] = log_harm(tally, spread, USUAL_SURE + traffic.champion_pods - 1) >= harm_bound(
-        metric
-    )
+    evidence = log_harm(tally, spread, USUAL_SURE + traffic.champion_pods - 1)
+    found: NDArray[np.bool_] = evidence >= harm_bound(metric.of_all)
     return found
 
 

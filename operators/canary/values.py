@@ -82,6 +82,13 @@ class Metric:
         if not 0 <= self.tolerated < self.margin:
             raise ValueError(f"{self.name}: margin {self.margin:g} is to be more than what is tolerated")
 
+    @property
+    def of_all(self) -> Metric:
+        """The same for all requests together: what its kinds may spend isn't its own."""
+        if self.kinds is None:
+            return self
+        return replace(self, share=self.share * (1 - self.kinds.share))
+
     def of_kind(self, kind: str) -> Metric:
         """The same for one kind of request.
 

@@ -14,13 +14,11 @@ from models.cli_shared import UriOption
 from operators.releases.access import NAMESPACE, ContextOption, NamespaceOption, with_kube
 from switchboard import text
 from switchboard.errors import SwitchboardError
-from switchboard.printing import Output, OutputOption, columns, show
+from switchboard.printing import Output, OutputOption
 from switchboard.progress import Progress
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from rich.table import Table
 
     from operators.drills.figures import Outcome
 
@@ -86,39 +84,42 @@ def drill(
     setting = run.Setting(server, namespace, url, rate, round(within_minutes * 60))
     model = with_kube(context, lambda kube: run.model_of(kube, setting))
     found: list[Outcome] = []
-    with Progress() as progress:
-        for one in wanted:
-            with progress.step(f"{one.name}: {one.what}") as step:
-                step.detail("the version is made")
-                version = making.version_of(one, model=model, tracking_uri=registry)
-                found.append(with_kube(context, partial(run.drill, setting, one, version, step.detail)))
-            progress.note(f"{found[-1].ended}: {found[-1].sentence}")
-            for broken in found[-1].broken:
-                progress.note(f"✗ {broken}")
-    if output is Output.JSON:
-        typer.echo(json.dumps([one.model_dump(mode="json") for one in found], indent=1, ensure_ascii=False))
-    else:
-        show(table(found))
+    try:
+        with Progress() as progress:
+            for one in wanted:
+                with progress.step(f"{one.name}: {one.what}") as step:
+                    step.detail("the version is made")
+                    version = making.version_of(one, model=model, tracking_uri=registry)
+                    found.append(with_kube(context, partial(run.drill, setting, one, version, step.detail)))
+                progress.note(f"{found[-1].ended}: {found[-1].sentence}")
+                for broken in found[-1].broken:
+                    progress.note(f"✗ {broken}")
+    finally:  # what was seen in half an hour isn't lost by what comes then
+        if output is Output.JSON:
+            typer.echo(
+                json.dumps([one.model_dump(mode="json") for one in found], indent=1, ensure_ascii=False)
+            )
+        else:
+            typer.echo(table(found))
     if any(outcome.broken for outcome in found):
         raise typer.Exit(1)
 
 
-def table(found: Sequence[Outcome]) -> Table:
-    """A row for each."""
-    made = columns(
-        "candidate", "became", "in", "after s", "requests", "failed", "its answers", "asked after s", "p99 ms"
-    )
-    for one in found:
-        where = f"{one.found_in} {one.weight} %" if one.found_in else ""
-        made.add_row(
+def table(found: Sequence[Outcome]) -> str:
+    """A line for each, as kubectl has it: never cut, however narrow the terminal is."""
+    heads = ("CANDIDATE", "BECAME", "IN", "AFTER", "REQUESTS", "FAILED", "ITS ANSWERS", "ASKED AFTER", "P99")
+    rows = [
+        (
             f"{'✗' if one.broken else '✓'} {one.candidate}",
             one.ended,
-            where,
-            f"{one.seconds:,.0f}" if one.seconds is not None else "",
+            f"{one.found_in} {one.weight} %" if one.found_in else "",
+            f"{one.seconds:,.0f} s" if one.seconds is not None else "",
             f"{one.requests:,}",
             f"{one.failed:,}",
             f"{one.candidates_answers:,}",
-            f"{one.late_s:g}" if one.late_s is not None else "-",
-            f"{one.p99_ms:,.0f}" if one.p99_ms is not None else "",
+            f"{one.late_s:g} s" if one.late_s is not None else "-",
+            f"{one.p99_ms:,.0f} ms" if one.p99_ms is not None else "",
         )
-    return made
+        for one in found
+    ]
+    return text.columns([heads, *rows])

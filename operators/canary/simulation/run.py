@@ -123,7 +123,7 @@ class _Ours:
             self._tallies[name] = tally
             self._noise(name, *theirs)
             usual, sure = evidence.spread_of_pods(self._events[name], self._expected[name])
-            abort |= evidence.log_harm(tally, usual * self._arms, sure) >= harm_bound(metric)
+            abort |= evidence.log_harm(tally, usual * self._arms, sure) >= harm_bound(metric.of_all)
             safe &= evidence.log_safe(tally, metric.quiet) >= SAFE_BOUND
         self.aborted[self._open[abort]] = end_s / 60
         self.promoted[self._open[safe & ~abort]] = end_s / 60

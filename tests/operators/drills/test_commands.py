@@ -9,6 +9,8 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from operators import canary_cli
+from operators.drills.commands import table
+from operators.drills.figures import Outcome
 from operators.drills.run import drills_image
 from switchboard.errors import SwitchboardError
 
@@ -51,3 +53,29 @@ def test_what_is_missing_is_said(words: list[str], says: str) -> None:
 )
 def test_the_image_that_drills_need(image: str, is_it: bool) -> None:
     assert drills_image(image) is is_it
+
+
+def test_the_table_is_whole_on_any_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    found = Outcome(
+        candidate="wrong-on-one-intent",
+        what="x",
+        version="3",
+        ended="RolledBack",
+        sentence="so",
+        seconds=149.4,
+        found_in="Canary",
+        weight=10,
+        requests=12_345,
+        failed=3,
+        candidates_answers=67,
+        late_s=None,
+        p99_ms=93.2,
+        broken=["it was to be found"],
+    )
+    heads, row = table([found]).splitlines()
+    said = " ".join(heads.split()), " ".join(row.split())
+    assert said == (
+        "CANDIDATE BECAME IN AFTER REQUESTS FAILED ITS ANSWERS ASKED AFTER P99",
+        "✗ wrong-on-one-intent RolledBack Canary 10 % 149 s 12,345 3 67 - 93 ms",
+    )
