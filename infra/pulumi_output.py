@@ -66,14 +66,30 @@ def violations(lines: Sequence[str]) -> list[Violation]:
 
 
 def reason(lines: Sequence[str]) -> str:
-    """Pulumi's first error in its own words, on one line."""
-    for index, line in enumerate(lines):
-        if "error:" in line:
-            words = [line.split("error:", 1)[1].strip()]
-            if not words[0] or words[0].endswith(":"):
-                words += [following.strip() for following in lines[index + 1 : index + 4]]
-            return " ".join(filter(None, words))
-    return next((line.strip() for line in reversed(lines) if line.strip()), "no output")
+    """Pulumi's first error in its own words, on one line.
+
+    Its diagnostics have it whole, after what it shows while it is at work; that the update failed is known.
+    """
+    said = list(lines)
+    if "Diagnostics:" in said:
+        said = said[said.index("Diagnostics:") :]
+    errors = [" ".join(filter(None, _error(said, at))) for at, line in enumerate(said) if "error:" in line]
+    for one in errors:
+        if one not in ("update failed", "preview failed"):
+            return one
+    return next(iter([*errors, *(line.strip() for line in reversed(lines) if line.strip())]), "no output")
+
+
+def _error(lines: Sequence[str], at: int) -> list[str]:
+    """The words of an error that begins in the line `at`, and goes on where that ends with a colon."""
+    words = [lines[at].split("error:", 1)[1].strip()]
+    if words[0] and not words[0].endswith(":"):
+        return words
+    for line in lines[at + 1 : at + 4]:
+        if not line.strip() and words[-1]:
+            break  # what comes then is about another resource
+        words.append(line.strip().removeprefix("* "))
+    return [one for one in words if not re.fullmatch(r"\d+ errors? occurred:", one)]
 
 
 def summary(lines: Sequence[str]) -> str:

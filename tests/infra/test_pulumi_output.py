@@ -73,6 +73,23 @@ Diagnostics:
             "could not start: line one line two",
         ),
         (["  error:", "    the reason", ""], "the reason"),
+        (
+            [
+                " +  kubernetes:batch/v1:Job train creating (601s) error: 1 error occurred:",
+                " +  kubernetes:batch/v1:Job train **creating failed** error: 1 error occurred:",
+                "@ updating....",
+                "Diagnostics:",
+                "  pulumi:pulumi:Stack (switchboard-local):",
+                "    error: update failed",
+                "",
+                "  kubernetes:batch/v1:Job (train):",
+                "    error: 1 error occurred:",
+                "    \t* Job core/train: not ready after 10 min: 0 of 1 completions, 1 failed tries",
+                "",
+                "Outputs:",
+            ],
+            "Job core/train: not ready after 10 min: 0 of 1 completions, 1 failed tries",
+        ),
     ],
 )
 def test_the_reason_is_the_first_error_on_one_line(lines: list[str], reason: str) -> None:
