@@ -64,8 +64,12 @@ def remote() -> Iterator[Remote]:
         def log_message(self, format: str, *args: object) -> None:
             pass
 
-    server = ThreadingHTTPServer((HOST, 0), Handler)
-    server.daemon_threads = True
+    class Server(ThreadingHTTPServer):
+        daemon_threads = True
+        request_queue_size = 128
+        """Of the usual 5, a busy machine lets customers wait for a second or three until they come again."""
+
+    server = Server((HOST, 0), Handler)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     state.url = f"http://{HOST}:{server.server_port}"
