@@ -23,7 +23,7 @@ class Remote:
     delay_s: float = 0.0
     answer: dict[str, Any] = field(default_factory=dict)
     every: int = 1
-    """Misbehaves at every so many requests only."""
+    """Misbehaves at the first request of every so many only."""
     asked: list[dict[str, Any]] = field(default_factory=list)
     sessions: set[str] = field(default_factory=set)
     keys: list[str] = field(default_factory=list)
@@ -32,7 +32,7 @@ class Remote:
 @pytest.fixture
 def remote() -> Iterator[Remote]:
     state = Remote()
-    counter = itertools.count(1)
+    counter = itertools.count()
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
