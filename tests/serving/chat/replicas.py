@@ -18,7 +18,7 @@ from switchboard.paths import ROOT
 from tests.conftest import reserve
 
 PORT = 8080
-START_S = 120.0
+START_S = 300.0
 
 
 @dataclass(frozen=True)
