@@ -76,4 +76,11 @@ def _refusal(response: Any) -> str:
         return str(response.status_code)
 
 
+@events.init.add_listener
+def _from_now_on(**_: Any) -> None:
+    """Timers count from the loop's own time, which stood still while all was imported: for seconds on a busy machine,
+    by which the run would be too short."""
+    gevent.get_hub().loop.update_now()
+
+
 events.init.add_listener(Recorder.install)

@@ -9,11 +9,14 @@ from typing import Any
 from switchboard.kube import NAMESPACES, PODS, SERVICE_ACCOUNTS, SERVICES, Kube, Object
 
 
-async def until(condition: Callable[[], Any], timeout_s: float = 15.0, what: str = "") -> Any:
-    """Wait until `condition()` (or what it awaits) is true, and return it."""
+async def until(condition: Callable[[], Any], timeout_s: float = 120.0, what: str = "") -> Any:
+    """Wait until `condition()` (or what it awaits) is true, and return it.
+
+    Where all is well a long time costs nothing, and a busy machine may need it.
+    """
     value: Any = None
     try:
-        async with asyncio.timeout(timeout_s):
+        async with asyncio.timeout(timeout_s) as limit:
             while True:
                 found = condition()
                 value = await found if asyncio.iscoroutine(found) else found
@@ -21,6 +24,8 @@ async def until(condition: Callable[[], Any], timeout_s: float = 15.0, what: str
                     return value
                 await asyncio.sleep(0.02)
     except TimeoutError:
+        if not limit.expired():
+            raise  # the condition's own
         raise AssertionError(f"not in {timeout_s} s: {what or condition}; last {value!r}") from None
 
 

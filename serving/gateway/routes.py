@@ -9,6 +9,7 @@ its arm, and a larger part takes no session away from the candidate. Who names a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
@@ -161,7 +162,8 @@ def _served(fleet: Fleet) -> Config:
 
 
 def _held(fleet: Fleet, settings: Settings) -> Config:
-    """The agent answers in any case, and before this gives up. One that starts anew is waited for."""
+    """The agent answers in any case, and before this gives up. One that starts anew is waited for: tries are 1 s apart
+    on average, by Envoy's jitter, and there are enough of them for all the time."""
     longest_s = settings.hold_s + TIMEOUT_S
     return {
         "cluster": activator_of(fleet.name),
@@ -169,7 +171,7 @@ def _held(fleet: Fleet, settings: Settings) -> Config:
         "idle_timeout": envoy.seconds(longest_s + 10),
         "retry_policy": {
             "retry_on": "connect-failure,refused-stream,reset",
-            "num_retries": 10,
+            "num_retries": math.ceil(longest_s) + 10,
             "retry_back_off": {"base_interval": "0.1s", "max_interval": "2s"},
         },
     }

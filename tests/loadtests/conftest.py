@@ -23,7 +23,7 @@ class Remote:
     delay_s: float = 0.0
     answer: dict[str, Any] = field(default_factory=dict)
     every: int = 1
-    """Misbehaves at every so many requests only."""
+    """Misbehaves at the first request of every so many only."""
     asked: list[dict[str, Any]] = field(default_factory=list)
     sessions: set[str] = field(default_factory=set)
     keys: list[str] = field(default_factory=list)
@@ -32,7 +32,7 @@ class Remote:
 @pytest.fixture
 def remote() -> Iterator[Remote]:
     state = Remote()
-    counter = itertools.count(1)
+    counter = itertools.count()
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -64,8 +64,12 @@ def remote() -> Iterator[Remote]:
         def log_message(self, format: str, *args: object) -> None:
             pass
 
-    server = ThreadingHTTPServer((HOST, 0), Handler)
-    server.daemon_threads = True
+    class Server(ThreadingHTTPServer):
+        daemon_threads = True
+        request_queue_size = 128
+        """Of the usual 5, a busy machine lets customers wait for a second or three until they come again."""
+
+    server = Server((HOST, 0), Handler)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     state.url = f"http://{HOST}:{server.server_port}"

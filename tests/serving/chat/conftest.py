@@ -1,36 +1,13 @@
-"""A registry with a small champion, and one replica that serves it, for the whole session."""
+"""One replica that serves the champion, for the whole session."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import pytest
 
-from models import evaluation, registry, training
 from tests.serving.chat.replicas import ReplicaProcess, replica
-
-
-@dataclass(frozen=True)
-class Champion:
-    name: str
-    version: str
-    registry: str
-
-    @property
-    def env(self) -> dict[str, str]:
-        return {"MODEL_URI": f"models:/{self.name}@champion", "MLFLOW_TRACKING_URI": self.registry}
-
-
-@pytest.fixture(scope="session")
-def champion(mlflow_server: str) -> Champion:
-    params = training.Params(per_template=1, augment=False)
-    trained = training.train(training.load_corpus(params), params)
-    reports = evaluation.evaluate(trained.classifier, {"handwritten": trained.data.tests["handwritten"]})
-    made = registry.register(
-        trained, reports, name="t-chat-service", tracking_uri=mlflow_server, alias="champion"
-    )
-    return Champion(made.name, made.version, mlflow_server)
+from tests.serving.conftest import Champion
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,7 @@ from switchboard.paths import ROOT
 from tests.conftest import reserve
 
 PORT = 8080
-START_S = 120.0
+START_S = 300.0
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class ReplicaProcess:
         body: bytes | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Reply:
-        connection = http.client.HTTPConnection(self.host, PORT, timeout=30)
+        connection = http.client.HTTPConnection(self.host, PORT, timeout=60)
         try:
             return exchange(connection, path, method, body, headers)
         finally:

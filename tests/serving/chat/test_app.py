@@ -20,7 +20,7 @@ from serving.chat.front import Front
 from serving.chat.metrics import Metrics
 from serving.chat.replica import LONGEST_RETRY_S, Replica, Serving, retry_delay_s
 from serving.chat.settings import Settings
-from tests.serving.chat.conftest import Champion
+from tests.serving.conftest import Champion
 
 
 @pytest.fixture(scope="session")

@@ -15,8 +15,8 @@ import pytest
 
 from switchboard.paths import ROOT
 from tests.fixtures_mlflow import Cuttable
-from tests.serving.chat.conftest import Champion
 from tests.serving.chat.replicas import HEADERS, PORT, exchange, replica
+from tests.serving.conftest import Champion
 
 BODY = b'{"text": "I lost my card yesterday"}'
 
@@ -49,12 +49,12 @@ def test_told_to_stop_while_it_waits_for_a_model_it_stops(champion: Champion, tm
     with replica(tmp_path, **champion.env | {"MLFLOW_TRACKING_URI": "http://127.38.0.2:9"}) as waiting:
         waiting.wait_alive()
         waiting.process.terminate()
-        assert waiting.process.wait(15) == 0
+        assert waiting.process.wait(120) == 0
 
 
 def test_it_drains_without_losing_a_request(champion: Champion, tmp_path: Path) -> None:
     """Clients with kept connections ask without pause, until the replica says by itself that it leaves."""
-    with replica(tmp_path, **champion.env, DRAIN_DELAY_S="2") as leaving:
+    with replica(tmp_path, **champion.env, DRAIN_DELAY_S="4") as leaving:
         leaving.wait_ready()
         gone = threading.Event()
         statuses: list[int] = []
@@ -99,7 +99,7 @@ def test_it_drains_without_losing_a_request(champion: Champion, tmp_path: Path) 
         slow.close()
         assert problems == []
         assert set(statuses) == {200}
-        assert leaving.process.wait(30) == 0
+        assert leaving.process.wait(120) == 0
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_it_drains_without_losing_a_request(champion: Champion, tmp_path: Path) 
 )
 def test_a_wrong_setting_is_one_clear_line(tmp_path: Path, env: dict[str, str], named: str) -> None:
     with replica(tmp_path, **env) as wrong:
-        assert wrong.process.wait(60) == 2
+        assert wrong.process.wait(300) == 2
         assert f"error: {named} is" in wrong.log
         assert "Traceback" not in wrong.log
 
@@ -122,7 +122,7 @@ def test_a_port_in_use_ends_it(tmp_path: Path) -> None:
     with socket.create_server(("127.38.0.3", 0)) as taken:
         port = str(taken.getsockname()[1])
         with replica(tmp_path, POD_IP="127.38.0.3", PORT=port) as second:
-            assert second.process.wait(60) not in (0, None)
+            assert second.process.wait(300) not in (0, None)
             assert "address already in use" in second.log
 
 
@@ -131,13 +131,13 @@ def test_it_imports_nothing_heavy() -> None:
     heavy = ("mlflow", "sklearn", "scipy", "pandas", "pyarrow", "fastapi", "grpc")
     program = f"import sys, serving.chat.service; print([name for name in {heavy} if name in sys.modules])"
     found = subprocess.run(
-        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True, timeout=120
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True, timeout=300
     )
     assert found.stdout.strip() == "[]"
 
 
 def _wait_refused(host: str) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         try:
             socket.create_connection((host, PORT), timeout=5).close()

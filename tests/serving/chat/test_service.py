@@ -15,8 +15,8 @@ import pytest
 from models.intents import ANSWERABLE
 from serving.answers import Answers
 from serving.chat.wire import MAX_BODY_BYTES
-from tests.serving.chat.conftest import Champion
 from tests.serving.chat.replicas import HEADERS, PORT, ReplicaProcess, exchange
+from tests.serving.conftest import Champion
 
 
 @pytest.mark.parametrize(
@@ -256,7 +256,7 @@ def test_what_was_answered_last_is_told(chat: ReplicaProcess) -> None:
         return found
 
     started, last = told()["started"], told()["last"]
-    assert 0 < time.time() - started < 3600
+    assert 0 < time.time() - started < 24 * 3600
     names = [uuid.uuid4().hex for _ in range(3)]
     digests = [
         chat.ask("I lost my card yesterday", headers={"X-Request-Id": name, **host}).headers[

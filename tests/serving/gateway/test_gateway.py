@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import json
+import os
 import signal
+import subprocess
+import sys
 import time
 
 import aiohttp
 import pytest
 
+from serving.gateway.routes import TIMEOUT_S
 from switchboard.kube import PODS
+from switchboard.paths import ROOT
 from tests import pods
 from tests.conftest import ControlPlane
 from tests.pods import until
-from tests.serving.gateway.conftest import World, relay_to
+from tests.serving.gateway.relay import relay_to
+from tests.serving.gateway.world import World
+
+LOST = "watch of pods lost"
+"""What an agent says that doesn't see the API server any more. (Of other kinds it says so before they are defined.)"""
 
 
 async def test_a_request_is_answered_and_joined_by_its_id(gateway: World) -> None:
@@ -31,7 +39,6 @@ async def test_a_request_is_answered_and_joined_by_its_id(gateway: World) -> Non
 
 async def test_what_the_gateway_answers_itself_is_json(gateway: World) -> None:
     await gateway.backend("a", ready=False)
-    await until(lambda: (gateway.directory / "endpoints-chat.json").exists())
 
     async def known() -> bool:
         return (await gateway.ask())[0] == 503
@@ -52,10 +59,16 @@ async def test_what_the_gateway_answers_itself_is_json(gateway: World) -> None:
 
 
 async def test_probes_and_statistics(world: World) -> None:
-    await world.init()
+    command = [sys.executable, "-m", "serving.gateway", "init"]
+    await asyncio.to_thread(
+        subprocess.run, command, cwd=ROOT, env={**os.environ, **world.environ}, check=True, timeout=300
+    )
     world.start_envoy()
-    await until(lambda: world.ops("/livez"), what="envoy")
-    assert await world.ops("/livez") == 200
+
+    async def lives() -> bool:
+        return await world.ops("/livez") == 200
+
+    await until(lives, what="envoy")
     assert await world.ops("/ready") == 503, "it doesn't know any pod yet"
     assert (await world.ask())[0] == 503
     world.start_agent()
@@ -78,7 +91,7 @@ async def test_probes_and_statistics(world: World) -> None:
 
 async def test_a_session_stays_with_its_replica(gateway: World) -> None:
     await gateway.backends("a", "b", "c")
-    first = {s: (await gateway.ask(s))[1]["from"] for s in (f"session-{i}" for i in range(30))}
+    first = {s: (await gateway.ask(s))[1]["from"] for s in (f"session-{i}" for i in range(60))}
     assert len(set(first.values())) == 3
     assert {s: (await gateway.ask(s))[1]["from"] for s in first} == first
 
@@ -158,7 +171,7 @@ async def test_all_down_and_back(gateway: World) -> None:
     started = time.monotonic()
     status, body, _ = await gateway.ask()
     assert (status, body["error"]["code"]) == (503, "unavailable")
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < TIMEOUT_S
     await pods.gone(gateway.kube, gateway.space, "a")
     await pods.gone(gateway.kube, gateway.space, "b")
     await gateway.backends("c")
@@ -176,7 +189,7 @@ async def test_readiness_comes_and_goes_under_load(gateway: World) -> None:
 
 
 async def test_the_agent_is_killed_and_comes_back(gateway: World) -> None:
-    one, two = await gateway.backends("a", "b")
+    _, two = await gateway.backends("a", "b")
     agent = gateway.agent
     assert agent is not None
     async with gateway.load(at_least=500) as load:
@@ -184,7 +197,7 @@ async def test_the_agent_is_killed_and_comes_back(gateway: World) -> None:
         agent.wait()
         await gateway.kube.delete(PODS, "a", gateway.space)
         gateway.start_agent()
-        await until(lambda: one.ip not in gateway.log("agent").splitlines()[-1], what="the agent's next list")
+        await gateway.given("chat", {two.ip})
     await gateway.used({two.ip})
     assert load.failed == 0, gateway.explain(load)
 
@@ -195,7 +208,7 @@ async def test_envoy_is_killed_and_comes_back_with_what_was_known(gateway: World
         assert process is not None
         process.kill()
         process.wait()
-    await gateway.init()
+    gateway.init()
     gateway.start_envoy()
     await until(gateway.ready, what="ready without an agent")
     await gateway.used({one.ip})
@@ -206,14 +219,14 @@ async def test_the_api_server_is_away(world: World, control_plane: ControlPlane)
     relay, kubeconfig = relay_to(control_plane, world.directory)
     await relay.open()
     try:
-        await world.init()
+        world.init()
         world.start_envoy()
         world.start_agent(kubeconfig)
         await until(world.ready)
         one, two = await world.backends("a", "b")
         async with world.load(at_least=500) as load:
             await relay.cut()
-            await until(lambda: "lost" in world.log("agent"))
+            await until(lambda: LOST in world.log("agent"))
             one.kill()
             before = load.total
             await until(lambda: load.total > before + 200)
@@ -222,8 +235,9 @@ async def test_the_api_server_is_away(world: World, control_plane: ControlPlane)
         assert world.agent is not None
         world.agent.kill()
         world.agent.wait()
+        lost = world.log("agent").count(LOST)
         world.start_agent(kubeconfig)
-        await until(lambda: world.log("agent").count("lost") >= 2, what="an agent that starts without a site")
+        await until(lambda: world.log("agent").count(LOST) > lost, what="an agent that starts without a site")
         await world.used({two.ip})
 
         await pods.gone(world.kube, world.space, "a")
@@ -287,6 +301,5 @@ async def test_a_failure_leaves_a_line(gateway: World) -> None:
         return (await gateway.ask(headers={"X-Request-Id": "look-for-me"}))[0] == 503
 
     await until(failing)
-    await until(lambda: "look-for-me" in gateway.log("envoy"), 20, "Envoy's log (flushed every 10 s)")
-    lines = [line for line in gateway.log("envoy").splitlines() if "look-for-me" in line]
-    assert json.loads(lines[-1])["status"] == 503
+    noted = [one for one in gateway.failures() if one["request_id"] == "look-for-me"]
+    assert noted[-1]["status"] == 503

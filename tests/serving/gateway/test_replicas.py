@@ -13,20 +13,21 @@ import pytest
 from switchboard import labels
 from tests import pods
 from tests.pods import until
-from tests.serving.chat.conftest import champion as champion
 from tests.serving.chat.replicas import ReplicaProcess, replica
-from tests.serving.gateway.conftest import World
+from tests.serving.conftest import Champion
 from tests.serving.gateway.test_canary import healthy
+from tests.serving.gateway.world import World
 
 ARMS = ("chat", "chat_candidate")
 
 
 @pytest.fixture
-def replicas(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dict[str, ReplicaProcess]]:
-    env = request.getfixturevalue("champion").env
+def replicas(champion: Champion, tmp_path: Path) -> Iterator[dict[str, ReplicaProcess]]:
     with ExitStack() as stack:
         yield {
-            name: stack.enter_context(replica(tmp_path / f"volume-{name}", MAX_CONCURRENCY="64", **env))
+            name: stack.enter_context(
+                replica(tmp_path / f"volume-{name}", MAX_CONCURRENCY="64", **champion.env)
+            )
             for name in ARMS
         }
 

@@ -10,7 +10,7 @@ from yarl import URL
 from switchboard.gateway_stats import PATH, Counters, Key, parse
 from tests import pods
 from tests.pods import until
-from tests.serving.gateway.conftest import World
+from tests.serving.gateway.world import World
 
 
 async def counters(world: World) -> dict[Key, Counters]:
@@ -28,7 +28,7 @@ async def counted(world: World, before: dict[Key, Counters], expected: dict[str,
         return found == {("chat", tier): value for tier, value in expected.items()}
 
     try:
-        await until(so_many, 5)
+        await until(so_many)
     except AssertionError:
         raise AssertionError(f"{found}, not {expected}") from None
 
@@ -60,7 +60,7 @@ async def test_each_request_is_counted_once(gateway: World) -> None:
     before = await counters(gateway)
     await pods.gone(gateway.kube, gateway.space, "a")
     await pods.gone(gateway.kube, gateway.space, "b")
-    await until(lambda: gateway.log("agent").splitlines()[-1].endswith("chat: none"))
+    await gateway.given("chat", set())
 
     async def nobody() -> bool:
         assert (await gateway.ask())[0] == 503
@@ -74,11 +74,16 @@ async def test_each_request_is_counted_once(gateway: World) -> None:
 
 
 async def test_health_checks_and_what_is_for_nobody_are_not_counted(gateway: World) -> None:
-    await gateway.backends("a")
+    (one,) = await gateway.backends("a")
     before = await counters(gateway)
+    checks = await one.checks()
     assert (await gateway.ask(path="/v1/nobody"))[0] == 404
     assert (await gateway.ask(json={"text": "x" * 70_000}))[0] == 413
-    await asyncio.sleep(1.5)  # a health check each second
+
+    async def checked() -> bool:
+        return await one.checks() >= checks + 2
+
+    await until(checked)
     await counted(gateway, before, {"core": 0})
 
 
@@ -102,15 +107,23 @@ class TestHeld:
         await world.waiting(9)
 
         one = await world.backend("a", ready=False)
-        await one.mode(delay_s=1)
+        await one.mode(holds=True)
         await pods.set_ready(world.kube, world.space, "a", True)
-        await world.at_work(9)
-        now = (await counters(world))["chat", "core"]
-        assert (now.queued, now.in_service) == (9, 9), "those that held ones are at work on are in both"
+
+        async def in_both() -> bool:
+            now = (await counters(world))["chat", "core"]
+            return (now.queued, now.in_service) == (9, 9)
+
+        await until(in_both, what="those that held ones are at work on are in both")
+        await one.mode()
         assert {status for status, _, _ in await asyncio.gather(*held[1:])} == {200}
         await counted(world, before, {"core": 13})
-        now = (await counters(world))["chat", "core"]
-        assert (now.queued, now.refused, now.in_service) == (0, 3, 0)
+
+        async def over() -> bool:
+            now = (await counters(world))["chat", "core"]
+            return (now.queued, now.refused, now.in_service) == (0, 3, 0)
+
+        await until(over)
 
 
 class TestEdge:
@@ -121,8 +134,8 @@ class TestEdge:
     async def test_an_edge_counts_for_the_core_and_for_itself(self, gateway: World) -> None:
         one, two = await gateway.backend("a"), await gateway.backend("b")
         own = await gateway.backend("own", tier="edge", region="cn-beijing")
-        await until(lambda: own.ip in gateway.log("agent"))
-        await settled(gateway, {one.ip, two.ip})
+        await gateway.healthy(own.ip)
+        await gateway.used({one.ip, two.ip})
         before = await counters(gateway)
         assert await ask(gateway, 40) == {200}
         await counted(gateway, before, {"core": 40, "edge": 0})
@@ -132,12 +145,3 @@ class TestEdge:
         two.kill()
         assert await ask(gateway, 8) == {200}
         await counted(gateway, before, {"core": 8, "edge": 8})
-
-
-async def settled(world: World, ips: set[str]) -> None:
-    """Wait until these answer, and nobody else."""
-
-    async def only() -> bool:
-        return {(await world.ask())[1]["from"] for _ in range(40)} == ips
-
-    await until(only)
