@@ -228,8 +228,9 @@ def test_mlflow_asks_who_you_are_and_the_environment_says_it(cloud: Cloud) -> No
 def test_up_again_is_quick_work_and_answers(cloud: Cloud) -> None:
     cloud.until_chat_is_usual()
     long_ago = time.time() - 30  # what is younger may be there for a moment only, as a probe is
-    before = {pid for pid, started in cloud.started().items() if started < long_ago}
-    assert len(before) > 30
+    there = cloud.started()
+    assert len(there) > 30
+    before = {pid for pid, started in there.items() if started < long_ago}
     done = cloud.up()
     assert "Switchboard:" in done.stdout
     assert before <= set(cloud.started())
