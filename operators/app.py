@@ -119,7 +119,8 @@ async def run(settings: Settings, credentials: Credentials, stop: asyncio.Event)
 async def _watch_servers(
     settings: Settings, credentials: Credentials, kube: Kube, registry: Registry, stop: asyncio.Event
 ) -> None:
-    """kopf, again and again until `stop`; what was deleted while it didn't look is noticed when it begins."""
+    """kopf, again and again until `stop`. All ModelServers are known before it begins, which tells of one after the
+    other: a release whose server isn't there is rolled back."""
     for attempt in itertools.count():
         try:
             there = await kube.list(MODEL_SERVERS, settings.namespace)
@@ -127,10 +128,7 @@ async def _watch_servers(
             log.warning("ModelServers can't be listed: %s", error)
             await asyncio.sleep(RESTART_S)
             continue
-        known = {one["metadata"]["uid"] for one in there}
-        for server in list(registry.servers.values()):
-            if server.object["metadata"]["uid"] not in known:
-                registry.drop(server)
+        registry.fill(there)
         if attempt:
             log.info("ModelServers are watched again")
         try:

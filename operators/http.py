@@ -49,9 +49,14 @@ class Pages:
         await web.TCPSite(runner, self._settings.pod_ip, self._settings.port).start()
         return runner
 
+    @staticmethod
+    def _now() -> float:
+        """By the clock of `Loop.ticked_at`."""
+        return asyncio.get_running_loop().time()
+
     async def _live(self, _: web.Request) -> web.Response:
         """Whether the leader ticks. A term begins as with a tick, so that its first one may be the one that hangs."""
-        now, ticked = asyncio.get_running_loop().time(), self._loop.ticked_at
+        now, ticked = self._now(), self._loop.ticked_at
         if self._leader.leads and ticked is not None and now - ticked > STUCK_S:
             return web.Response(status=503, text=f"the last tick was {now - ticked:.0f} s ago\n")
         return web.Response(text="ok\n")

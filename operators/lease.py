@@ -24,6 +24,7 @@ DURATION_S = 15
 RENEW_DEADLINE_S = 10.0
 PERIOD_S = 2.0
 ATTEMPT_S = 4.0
+RELEASE_TRIES = 3
 
 
 @dataclass(frozen=True)
@@ -145,9 +146,18 @@ class Leader:
         if self._renewed is None:
             return
         self._renewed = None
-        try:
-            lease = await self._kube.get_or_none(LEASES, NAME, self._namespace)
-            if lease is not None and self._holder(lease) == self.identity:
-                await self._kube.replace(LEASES, self._lease(lease, holder=""))
-        except (ApiError, Unreachable) as error:
-            log.info("the lease isn't given up, it ends by itself in %d s: %s", DURATION_S, error)
+        problem: Exception | None = None
+        for _ in range(RELEASE_TRIES):
+            try:
+                lease = await self._kube.get_or_none(LEASES, NAME, self._namespace)
+                if lease is not None and self._holder(lease) == self.identity:
+                    await self._kube.replace(LEASES, self._lease(lease, holder=""))
+                return
+            except ApiError as error:
+                problem = error
+                if not error.conflict:  # else a renewal that the stop cut off has come to be made after all
+                    break
+            except Unreachable as error:
+                problem = error
+                break
+        log.info("the lease isn't given up, it ends by itself in %d s: %s", DURATION_S, problem)

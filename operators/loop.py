@@ -155,6 +155,8 @@ class Loop:
             if self._told_problem is None:  # once for each time that it is away
                 self._told_problem = problem
                 log.warning("%s; the gateways are asked", problem)
+        # It is later by now, by as much as Prometheus was waited for: rates are differences over the time in between.
+        now = self._clock()
         own = await self._gateways.look(list(self._view.gateways.values()), windows or [6], now, problem)
         return found.completed(own, there) if isinstance(found, Seen) else own
 

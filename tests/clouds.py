@@ -44,7 +44,7 @@ class Cloud:
     first_up: str
 
     def run(
-        self, *words: str, check: bool = True, timeout_s: float = 300
+        self, *words: str, check: bool = True, timeout_s: float = 600
     ) -> subprocess.CompletedProcess[str]:
         """A `switchboard` command on this stack."""
         done = subprocess.run(
@@ -62,6 +62,19 @@ class Cloud:
         found: dict[str, Any] = json.loads(self.run("status", "--output", "json", check=False).stdout)
         return found
 
+    def until_healthy(self) -> None:
+        """Until its own command says so, and what it says if that doesn't come about."""
+        said: list[dict[str, Any]] = []
+
+        def healthy() -> bool:
+            said[:] = [self.status()]
+            return bool(said[0]["healthy"])
+
+        try:
+            until(healthy, deadline_s=300, what="healthy")
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{json.dumps(said, indent=1)}") from None
+
     def pulumi(self, *words: str) -> str:
         return self.run("pulumi", "--", *words, "--non-interactive", "--color", "never").stdout
 
@@ -74,7 +87,7 @@ class Cloud:
     def user(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """A `switchboard` command of somebody who has said `eval "$(switchboard env)"`."""
         done = subprocess.run(
-            [*COMMAND, *words], cwd=ROOT, env=self._shell, capture_output=True, text=True, timeout=600
+            [*COMMAND, *words], cwd=ROOT, env=self._shell, capture_output=True, text=True, timeout=900
         )
         assert not check or done.returncode == 0, f"{words}: {done.stdout}{done.stderr}"
         return done
@@ -87,7 +100,7 @@ class Cloud:
             env=self._shell,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=300,
         )
         assert not check or done.returncode == 0, done.stderr
         return done.stdout
@@ -124,7 +137,7 @@ class Cloud:
             return self.chat_is(USUAL)
 
         try:
-            until(usual, deadline_s=180, what="the usual replicas, and only those")
+            until(usual, deadline_s=300, what="the usual replicas, and only those")
         except AssertionError as error:
             (server,) = (
                 one["status"] for one in self.serving("modelservers") if one["metadata"]["name"] == "chat"
@@ -176,6 +189,14 @@ class Cloud:
                 found.append(process)
         return found
 
+    def started(self) -> dict[int, float]:
+        """When each of its processes was started (seconds since the epoch), by id."""
+        found = {}
+        for process in self.processes():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                found[process.pid] = process.create_time()
+        return found
+
 
 def is_ready(pod: dict[str, Any]) -> bool:
     return any(
@@ -184,7 +205,7 @@ def is_ready(pod: dict[str, Any]) -> bool:
 
 
 def ask(
-    url: str, text: str, *, key: str | None = None, session: str = "test", timeout_s: float = 15
+    url: str, text: str, *, key: str | None = None, session: str = "test", timeout_s: float = 60
 ) -> Answer:
     """One chat request, whatever its answer's status."""
     return post(
@@ -199,7 +220,7 @@ def post(
     session: str | None = "test",
     key: str | None = None,
     content_type: str = "application/json",
-    timeout_s: float = 15,
+    timeout_s: float = 60,
 ) -> Answer:
     headers = {"Content-Type": content_type}
     if session is not None:

@@ -90,7 +90,8 @@ class Controller:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._kube, self._namespace = kube, namespace
-        self._servers, self._view, self._leader = registry.servers, view, leader
+        self._registry, self._servers = registry, registry.servers
+        self._view, self._leader = view, leader
         self._ask, self._records, self._events = ask, records, events
         self._policy, self._on_write, self._clock = policy, on_write, clock
         self._releases = Informer(kube, MODEL_RELEASES, namespace=namespace, on_change=self._weigh)
@@ -121,7 +122,8 @@ class Controller:
         loop = asyncio.get_running_loop()
         while True:
             due = loop.time() + TICK_S
-            if self._leader.leads and self._releases.synced.is_set() and self._view.synced:
+            all_known = self._releases.synced.is_set() and self._view.synced and self._registry.synced
+            if self._leader.leads and all_known:
                 await self._tick()
             await asyncio.sleep(max(0.0, due - loop.time()))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pydantic import ValidationError
@@ -21,6 +21,19 @@ class Registry:
 
     def __init__(self) -> None:
         self.servers: dict[str, Server] = {}
+        self.synced = False
+        """Whether they are all known: before that, one that isn't here may well be there."""
+
+    def fill(self, listed: Iterable[Mapping[str, Any]]) -> None:
+        """With all that there are; what was deleted while nobody looked is noticed."""
+        there = list(listed)
+        known = {one["metadata"]["uid"] for one in there}
+        for server in list(self.servers.values()):
+            if server.object["metadata"]["uid"] not in known:
+                self.drop(server)
+        for one in there:
+            self.put(one)
+        self.synced = True
 
     def put(self, obj: Mapping[str, Any]) -> None:
         """A ModelServer that is new or has changed; one that is being deleted is none any more."""

@@ -102,6 +102,7 @@ class Nodes:
     async def _renew(self) -> None:
         while True:
             for node in self._nodes:
+                await self._say_ready(node)
                 spec = {
                     "holderIdentity": node.name,
                     "leaseDurationSeconds": 40,
@@ -113,6 +114,14 @@ class Nodes:
                 except (ApiError, Unreachable) as error:
                     log.info("lease of %s: %s", node.name, error)
             await asyncio.sleep(RENEW_S)
+
+    async def _say_ready(self, node: Node) -> None:
+        """Again, as a kubelet does, where it was taken for lost: it was late, or the API server was away."""
+        try:
+            if not _is_ready(await self._kube.get(NODES, node.name)):
+                await self._register(node)
+        except (ApiError, Unreachable) as error:
+            log.info("%s: %s", node.name, error)
 
     def _changed(self, key: Key, old: Object | None, new: Object | None) -> None:
         name = key[1]
@@ -128,6 +137,12 @@ class Nodes:
         ending = bool(new["metadata"].get("deletionTimestamp"))
         was_ending = bool(old and old["metadata"].get("deletionTimestamp"))
         if name in self._tasks and ending == was_ending:
+            if (
+                name in self.ready and not ending and not _is_ready(new)
+            ):  # it went with its node, and is still there
+                self._tasks[name] = asyncio.create_task(
+                    self._report(new, new["status"]["podIP"], ready=True, waiting=None)
+                )
             return
         if name in self._tasks:
             self._tasks[name].cancel()

@@ -14,7 +14,7 @@ from pathlib import Path
 from infra.local import toolchain
 
 HOST = "127.37.0.2"
-READY_S = 60.0
+READY_S = 120.0
 
 
 @contextmanager
@@ -40,14 +40,14 @@ def prometheus(folder: Path, text: str) -> Iterator[str]:
         yield url
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(READY_S)
 
 
 def _fill(folder: Path, promtool: Path, text: str) -> None:
     path = folder / "openmetrics"
     path.write_text(text)
     fill = [promtool, "tsdb", "create-blocks-from", "openmetrics", path, folder / "data"]
-    done = subprocess.run(fill, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(fill, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

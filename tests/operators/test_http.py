@@ -45,6 +45,8 @@ from tests.pods import until
 
 SPACE = "switchboard-serving"
 ME, OTHER = "operator-5d8-a", "operator-5d8-b"
+HOST = "127.37.0.4"
+"""An address of its own: at the usual one anybody's connection may be given the port that was free a moment ago."""
 HOW_TO_ASK = f"kubectl get lease switchboard-operator -n {SPACE} -o jsonpath={{.spec.holderIdentity}}"
 
 
@@ -75,7 +77,8 @@ class Operator:
     session: aiohttp.ClientSession
 
     def leads(self) -> None:
-        self.leader._renewed = self.leader._clock()
+        """For as long as the test takes."""
+        self.leader._renewed = math.inf
 
     def knows(self, holder: str) -> None:
         self.leader._seen = Seen((holder, "08:00"), self.leader._clock())
@@ -84,8 +87,8 @@ class Operator:
         for one in self.view.informers:
             one.synced.set()
 
-    def ticked(self, ago_s: float | None) -> None:
-        self.loop.ticked_at = None if ago_s is None else asyncio.get_running_loop().time() - ago_s
+    def ticked(self, ago_s: float) -> None:
+        self.loop.ticked_at = asyncio.get_running_loop().time() - ago_s
 
     async def page(self, path: str) -> tuple[int, str, str]:
         """Status, media type and text."""
@@ -106,8 +109,8 @@ def _no_json(constant: str) -> Never:
 @pytest.fixture
 async def operator() -> AsyncIterator[Operator]:
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        settings = Settings(ME, "127.0.0.1", SPACE, port=probe.getsockname()[1])
+        probe.bind((HOST, 0))
+        settings = Settings(ME, HOST, SPACE, port=probe.getsockname()[1])
     async with (
         Kube(Credentials("https://127.0.0.1:1")) as kube,
         Gateways() as gateways,
@@ -154,10 +157,16 @@ async def test_who_is_ready(operator: Operator, synced: bool, leads: bool, statu
     ],
 )
 async def test_who_lives(
-    operator: Operator, leads: bool, ticked_ago_s: float | None, status: int, says: str
+    operator: Operator,
+    monkeypatch: pytest.MonkeyPatch,
+    leads: bool,
+    ticked_ago_s: float | None,
+    status: int,
+    says: str,
 ) -> None:
     operator.synced()
-    operator.ticked(ticked_ago_s)
+    monkeypatch.setattr(Pages, "_now", staticmethod(lambda: NOW))  # else asking takes of that time
+    operator.loop.ticked_at = None if ticked_ago_s is None else NOW - ticked_ago_s
     if leads:
         operator.leads()
     assert await operator.page("/livez") == (status, "text/plain", says)
@@ -315,7 +324,7 @@ async def test_ticks_are_told_with_their_ages(operator: Operator) -> None:
         0.01,
         "prometheus",
     )
-    assert 0 <= last["age_s"] <= first["age_s"] < 10
+    assert 0 <= last["age_s"] <= first["age_s"] < 60
 
 
 async def test_metrics_are_what_prometheus_reads(operator: Operator) -> None:

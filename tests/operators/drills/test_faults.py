@@ -14,7 +14,7 @@ from models.training import Trained
 from operators.drills import faults, making
 from operators.drills.candidates import Fault
 from switchboard.paths import ROOT
-from tests.serving.chat.replicas import replica
+from tests.serving.chat.replicas import START_S, replica
 
 IMAGE = {"PYTHONPATH": os.pathsep.join([str(ROOT / "operators" / "drills" / "image"), str(ROOT)])}
 SMALL = training.Params(per_template=1, augment=False)
@@ -54,13 +54,13 @@ def test_it_crashes_under_load(environ: dict[str, str], tmp_path: Path) -> None:
             for answered in range(60):  # noqa: B007
                 drilled.ask("I lost my card")
         assert answered >= 5
-        assert drilled.process.wait(15) == faults.EXIT_CODE
+        assert drilled.process.wait(START_S) == faults.EXIT_CODE
 
 
 @pytest.mark.parametrize("environ", [Fault(exits_at_load=True)], indirect=True)
 def test_it_crashes_at_its_start(environ: dict[str, str], tmp_path: Path) -> None:
     with replica(tmp_path, **environ, **IMAGE) as drilled:
-        assert drilled.process.wait(60) == faults.EXIT_CODE
+        assert drilled.process.wait(START_S) == faults.EXIT_CODE
 
 
 @pytest.mark.parametrize("fault", [Fault(waits_seconds=0.05), Fault(leaks_kib=10)])

@@ -4,22 +4,30 @@ scrapes a synthetic exporter."""
 from __future__ import annotations
 
 import asyncio
+import functools
+import logging
+import math
 import os
 import signal
 import socket
 import sys
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+import numpy as np
+import psutil
 from aiohttp import web
 
 from infra.local import toolchain
+from operators.scaling.constraints import RAISE_FROM
+from operators.scaling.policy import replicas_for
+from operators.scaling.values import Capacity
 from operators.signals.gateways import STATS_PORT
 from operators.trials.exporter import Exporter, Service, scrape_config, statistics
 from operators.trials.nodes import Fate, Node, Nodes
@@ -28,12 +36,30 @@ from switchboard import labels
 from switchboard.api.model_server import MODEL_SERVERS, Arm, fleet_of
 from switchboard.informer import Informer
 from switchboard.kinds import MODEL_RELEASES
-from switchboard.kube import DEPLOYMENTS, EVENTS, NAMESPACES, PODS, ApiError, Kube, Object
+from switchboard.kube import DEPLOYMENTS, EVENTS, NAMESPACES, PODS, ApiError, Kube, Object, Unreachable
+from tests.conftest import free_subnets
 
-HOST = "127.38.0.2"
-LONG_S = 90.0
-"""Ten times what anything here takes when the machine is quiet."""
+log = logging.getLogger(__name__)
+
+LONG_S = 240.0
+"""Far more than anything here takes, on a busy machine too."""
+PAGE_TIMEOUT = aiohttp.ClientTimeout(total=10)
 IMAGE = "switchboard.dev/switchboard:0.1.0"
+
+
+CAPACITY_RPS = 10
+
+
+@functools.cache
+def host() -> str:
+    """An address that no other process has, so that a port which was free a moment ago still is."""
+    return f"{next(free_subnets('127.34'))}.2"
+
+
+def enough(rate: float) -> int:
+    """How many replicas `rate` requests/s come to, once they have been seen for a whole window."""
+    needed = float(replicas_for(np.asarray(rate), Capacity(CAPACITY_RPS, math.inf), 0.9))
+    return math.ceil(needed - RAISE_FROM)
 
 
 @dataclass
@@ -43,6 +69,15 @@ class Process:
     process: asyncio.subprocess.Process
     log: Path
     url: str
+
+    @property
+    def runs(self) -> bool:
+        """Whether it is there, and isn't frozen."""
+        if self.process.returncode is not None:
+            return False
+        with suppress(psutil.NoSuchProcess):
+            return psutil.Process(self.process.pid).status() != psutil.STATUS_STOPPED
+        return False
 
     async def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
         if self.process.returncode is None:
@@ -79,14 +114,20 @@ class Rig:
         return made
 
     async def server(self, name: str, spec: Object | None = None, **scaling: Any) -> Object:
-        """Make or change a ModelServer; `scaling` in the API's words."""
+        """Make or change a ModelServer; `scaling` in the API's words. Its number follows from its traffic alone: what
+        a history asks for changes while there is little of it."""
         body = {
             "model": {"name": "chat-intent", "alias": "champion"},
             "image": IMAGE,
             "dataClass": "internal",
             "cache": {"storageClass": STORAGE_CLASS},
-            "capacity": {"requestsPerSecond": 10, "startSeconds": 5},
-            "scaling": {"maxReplicas": 20, "stabilizationSeconds": 6, **scaling},
+            "capacity": {"requestsPerSecond": CAPACITY_RPS, "startSeconds": 5},
+            "scaling": {
+                "maxReplicas": 20,
+                "stabilizationSeconds": 10,
+                "headroom": {"price": 0},
+                **scaling,
+            },
             **(spec or {}),
         }
         meta = {"name": name, "namespace": self.namespace}
@@ -94,12 +135,12 @@ class Rig:
 
     async def operator(self, name: str = "operator-0", *, prometheus: bool = True) -> Process:
         with socket.socket() as probe:
-            probe.bind((HOST, 0))
+            probe.bind((host(), 0))
             port = probe.getsockname()[1]
         env = {
             **os.environ,
             "POD_NAME": name,
-            "POD_IP": HOST,
+            "POD_IP": host(),
             "POD_NAMESPACE": self.namespace,
             "PORT": str(port),
             "KUBECONFIG": str(self.kubeconfig),
@@ -109,7 +150,7 @@ class Rig:
         made = await start(
             [sys.executable, "-m", "operators"],
             self.folder / f"{name}-{len(self.operators)}.log",
-            f"http://{HOST}:{port}",
+            f"http://{host()}:{port}",
             env,
         )
         self.operators.append(made)
@@ -175,8 +216,7 @@ class Rig:
     async def leads(self, operator: Process) -> bool:
         """Whether it says so itself; one that doesn't answer doesn't."""
         try:
-            async with asyncio.timeout(2):
-                return await self.page(operator, "/readyz") == "leads\n"
+            return operator.runs and await self.page(operator, "/readyz") == "leads\n"
         except (aiohttp.ClientError, TimeoutError, OSError):
             return False
 
@@ -185,32 +225,52 @@ class Rig:
 
         async def look() -> Process | None:
             for one in self.operators:
-                if one.process.returncode is None and await self.leads(one):
+                if await self.leads(one):
                     return one
             return None
 
         found: Process = await self.until("one leads", look)
         return found
 
-    async def ticks(self) -> int:
-        """How often the leader has decided."""
-        text = await self.page(await self.leader(), "/metrics")
-        name = "switchboard_operator_decide_seconds_count "
-        return int(float(next(line for line in text.splitlines() if line.startswith(name)).split(" ")[1]))
+    async def ticks(self) -> dict[str, int]:
+        """How often each operator that answers has decided: who leads may change."""
+        name, found = "switchboard_operator_decide_seconds_count ", {}
+        for one in self.operators:
+            with suppress(aiohttp.ClientError, TimeoutError, OSError):
+                text = await self.page(one, "/metrics") if one.runs else ""
+                for line in text.splitlines():
+                    if line.startswith(name):
+                        found[one.url] = int(float(line.removeprefix(name)))
+        return found
+
+    async def ticked(self, ticks: int, meanwhile: Callable[[], Coroutine[Any, Any, object]]) -> None:
+        """Until so many decisions have followed, whoever led; `meanwhile` is done again and again, once at the end."""
+        begun, passed = await self.ticks(), 0
+        deadline = time.monotonic() + LONG_S
+        while passed < ticks:
+            assert time.monotonic() < deadline, f"{passed} ticks, not {ticks}, in {LONG_S:g} s"
+            passed = sum(count - begun.setdefault(url, count) for url, count in (await self.ticks()).items())
+            await meanwhile()
+            await asyncio.sleep(0.2)
 
     async def until(self, what: str, holds: Callable[[], Any], timeout_s: float = LONG_S) -> Any:
-        """The first true answer of `holds`, asked again and again."""
+        """The first true answer of `holds`, asked again and again; who can't be asked just now gives none."""
         deadline = time.monotonic() + timeout_s
         answer: Any = None
         while time.monotonic() < deadline:
-            answer = await holds()
+            try:
+                answer = await holds()
+            except (aiohttp.ClientError, TimeoutError, Unreachable) as error:
+                answer = None
+                log.info("%s: %r", what, error)
             if answer:
                 return answer
             await asyncio.sleep(0.2)
         logs = "\n".join(one.log.read_text()[-3000:] for one in self.operators)
         for one in self.operators:
-            if await self.leads(one):
-                logs += f"\n{await self.page(one, '/decisions')}"
+            with suppress(aiohttp.ClientError, TimeoutError, OSError):
+                if await self.leads(one):
+                    logs += f"\n{await self.page(one, '/decisions')}"
         raise AssertionError(f"{what}: not in {timeout_s:g} s, last {answer!r}\n{logs}")
 
     async def until_replicas(
@@ -239,7 +299,11 @@ class Rig:
         return int(await self.until(f"all of {name} serve", look, timeout_s))
 
     async def page(self, operator: Process, path: str) -> Any:
-        async with aiohttp.ClientSession() as session, session.get(operator.url + path) as response:
+        async with (
+            aiohttp.ClientSession(timeout=PAGE_TIMEOUT) as session,
+            session.get(operator.url + path) as response,
+        ):
+            response.raise_for_status()
             return await (response.json() if path.startswith("/decisions") else response.text())
 
 
@@ -299,20 +363,20 @@ async def rig(kube: Kube, kubeconfig: Path, folder: Path) -> AsyncIterator[Rig]:
 
     exporter = Exporter((), ready, draining=lambda: nodes.draining)
     with socket.socket() as one, socket.socket() as two:
-        one.bind((HOST, 0))
-        two.bind((HOST, 0))
+        one.bind((host(), 0))
+        two.bind((host(), 0))
         port, metrics = one.getsockname()[1], two.getsockname()[1]
-    runner = await exporter.start(HOST, metrics)
+    runner = await exporter.start(host(), metrics)
     config = folder / "prometheus.yml"
-    config.write_text(scrape_config([f"{HOST}:{metrics}"]))
+    config.write_text(scrape_config([f"{host()}:{metrics}"]))
     program = toolchain.locate(["prometheus"]).path("prometheus")
     arguments = [
         str(program),
         f"--config.file={config}",
         f"--storage.tsdb.path={folder / 'data'}",
-        f"--web.listen-address={HOST}:{port}",
+        f"--web.listen-address={host()}:{port}",
     ]
-    prometheus = await start(arguments, folder / "prometheus.log", f"http://{HOST}:{port}")
+    prometheus = await start(arguments, folder / "prometheus.log", f"http://{host()}:{port}")
     tasks = [asyncio.create_task(nodes.run()), asyncio.create_task(Volumes(kube, namespace).run())]
     made = Rig(
         kube, kubeconfig, namespace, folder, exporter, prometheus, nodes=nodes, prometheus_command=arguments
@@ -334,12 +398,12 @@ async def rig(kube: Kube, kubeconfig: Path, folder: Path) -> AsyncIterator[Rig]:
 async def watch_replicas(world: Rig, *names: str, ticks: int) -> dict[str, tuple[int, int]]:
     """The fewest and the most replicas of each within so many ticks of the leader."""
     found: dict[str, tuple[int, int]] = {}
-    begun, deadline = await world.ticks(), time.monotonic() + LONG_S
-    while await world.ticks() < begun + ticks:
-        assert time.monotonic() < deadline, f"not {ticks} ticks in {LONG_S:g} s"
+
+    async def look() -> None:
         for name in names:
             count = await world.replicas(name)
             least, most = found.get(name, (count, count))
             found[name] = min(least, count), max(most, count)
-        await asyncio.sleep(0.2)
+
+    await world.ticked(ticks, look)
     return found

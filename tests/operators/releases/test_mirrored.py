@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
+import pytest
 import pytest_asyncio
 from aiohttp import web
 
 from operators.canary.values import Count
+from operators.releases import mirrored
 from operators.releases.answers import NOTHING, Joined
 from operators.releases.mirrored import Mirrored
 from serving.chat import wire
@@ -52,6 +54,12 @@ async def listening(number: int) -> AsyncIterator[Replica]:
         await runner.cleanup()
 
 
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """None of these is late, however busy the machine is."""
+    monkeypatch.setattr(mirrored, "TIMEOUT_S", 60.0)
+
+
 World = tuple[Replica, Replica, Replica]
 
 
@@ -86,33 +94,33 @@ def ask(world: World, request: str, mine: str, theirs: str = "x", young: str = "
 
 
 async def test_answers_are_joined_from_when_it_is_first_asked(world: World) -> None:
-    mirrored = Mirrored("chat")
+    asking = Mirrored("chat")
     ask(world, "before", "y")
-    assert await mirrored.look(fleets(world)) == (NOTHING, NOTHING)
+    assert await asking.look(fleets(world)) == (NOTHING, NOTHING)
     ask(world, "a", "x")
     ask(world, "b", "y")
     world[1].says("c", "y")  # a customer's own, of whom the champion knows nothing
-    assert await mirrored.look(fleets(world)) == (joined(new=Count(1, 2)), joined(base=Count(0, 2)))
-    assert await mirrored.look(fleets(world)) == (NOTHING, NOTHING), "each is counted once"
+    assert await asking.look(fleets(world)) == (joined(new=Count(1, 2)), joined(base=Count(0, 2)))
+    assert await asking.look(fleets(world)) == (NOTHING, NOTHING), "each is counted once"
 
 
 async def test_a_replica_that_begins_anew(world: World) -> None:
-    mirrored = Mirrored("chat")
-    await mirrored.look(fleets(world))
+    asking = Mirrored("chat")
+    await asking.look(fleets(world))
     ask(world, "a", "y")
     world[1].restart()
     ask(world, "b", "y")
-    found = [(await mirrored.look(fleets(world)))[0] for _ in range(2)]
+    found = [(await asking.look(fleets(world)))[0] for _ in range(2)]
     assert found == [NOTHING, joined(new=Count(1, 1))], "what the process before knew is lost with it"
 
 
 async def test_a_replica_that_doesnt_answer_is_asked_again(world: World) -> None:
-    mirrored = Mirrored("chat")
-    await mirrored.look(fleets(world))
+    asking = Mirrored("chat")
+    await asking.look(fleets(world))
     ask(world, "a", "y")
     world[1].status = 500
     there = fleets(world)
     there["chat_baseline"]["gone"] = f"{NETWORK}.9"
-    assert await mirrored.look(there) == (NOTHING, joined(base=Count(0, 1)))
+    assert await asking.look(there) == (NOTHING, joined(base=Count(0, 1)))
     world[1].status = 200
-    assert await mirrored.look(there) == (joined(new=Count(1, 1)), NOTHING)
+    assert await asking.look(there) == (joined(new=Count(1, 1)), NOTHING)

@@ -220,3 +220,16 @@ def test_a_problem_is_a_sentence(spec: Object) -> None:
     assert found is None
     assert problem is not None
     assert problem.startswith("spec.")
+
+
+def test_a_list_is_of_all_that_there_are() -> None:
+    """Whoever has just begun doesn't take a ModelServer for deleted that it hasn't been told of yet."""
+    known = Registry()
+    for name in ("chat", "voice"):
+        known.put(model_server(name, uid=f"u-{name}"))
+    chat = one_of(known)
+    assert not known.synced
+    known.fill([model_server("chat", uid="u-chat"), model_server("text", uid="u-text")])
+    assert known.synced
+    assert set(known.servers) == {"chat", "text"}
+    assert one_of(known) is chat, "what is remembered of it stays"

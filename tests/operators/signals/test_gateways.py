@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+import functools
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +14,14 @@ from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
+from operators.settings import TICK_S
 from operators.signals import gateways
 from operators.signals.gateways import STALE_S, Gateways, Sample, join, rates
 from operators.signals.values import Key, Place, Seen
 from operators.view import Gateway
 from switchboard import gateway_stats
 from switchboard.gateway_stats import Counters
+from tests.conftest import free_subnets
 
 CHAT, VOICE = Key("chat"), Key("voice")
 BEIJING = Place("edge", "cn-beijing")
@@ -202,8 +205,14 @@ async def breaks(request: web.Request) -> web.StreamResponse:
     return web.Response()
 
 
-HOSTS = iter(range(10, 250))
 PORT = 9902
+LONG_S = 60.0
+
+
+@functools.cache
+def hosts() -> Iterator[str]:
+    """Addresses that no other process has: pods' ports are all the same."""
+    return (f"{subnet}.{number}" for subnet in free_subnets("127.36") for number in range(1, 250))
 
 
 @asynccontextmanager
@@ -212,7 +221,7 @@ async def serving(*replies: Reply) -> AsyncIterator[list[Fake]]:
     async with AsyncExitStack() as stack:
         made = []
         for number, reply in enumerate(replies):
-            address = f"127.37.1.{next(HOSTS)}"
+            address = next(hosts())
             fake = Fake(reply, Gateway(f"gateway-{number}", address, Place(), 0.0))
             app = web.Application()
             app.router.add_get("/stats/prometheus", fake.answer)
@@ -225,14 +234,20 @@ async def serving(*replies: Reply) -> AsyncIterator[list[Fake]]:
 
 
 @pytest.fixture
-async def client() -> AsyncIterator[Gateways]:
+async def client(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Gateways]:
+    """One that waits for every answer, unless the test is of one that never comes."""
+    monkeypatch.setattr(gateways, "TIMEOUT_S", getattr(request, "param", LONG_S))
     async with Gateways(port=PORT) as found:
         yield found
 
 
 async def look(client: Gateways, fakes: Sequence[Fake], now: float) -> Seen:
-    async with asyncio.timeout(10 * gateways.TIMEOUT_S):
+    async with asyncio.timeout(2 * LONG_S):
         return await client.look([fake.gateway for fake in fakes], [6], now, "Prometheus is away")
+
+
+def test_an_answer_is_waited_for_within_a_tick() -> None:
+    assert gateways.TIMEOUT_S < TICK_S
 
 
 async def test_two_looks(client: Gateways) -> None:
@@ -247,19 +262,24 @@ async def test_two_looks(client: Gateways) -> None:
         assert fakes[0].asked == gateway_stats.PATH  # as it is, not encoded once more
 
 
+BRIEF_S = 2.0
+"""For one that never answers; those beside it take a few hundredths."""
+
+
 @pytest.mark.parametrize(
-    "reply",
+    ("client", "reply"),
     [
-        pytest.param(hangs, id="slow"),
-        pytest.param(drips, id="a little at a time"),
-        pytest.param(floods, id="without end"),
-        pytest.param(says(text(1) + "# x\n" * (gateways.MOST_BYTES // 4)), id="too much"),
-        pytest.param(says("no", status=500), id="an error"),
-        pytest.param(says(text(120), status=404), id="an error with numbers"),
-        pytest.param(breaks, id="breaks off"),
-        pytest.param(says(b"\xff\xfe\x00" * 100), id="noise"),
-        pytest.param(says(text(120)[:-1]), id="cut off in a line"),
+        pytest.param(BRIEF_S, hangs, id="slow"),
+        pytest.param(BRIEF_S, drips, id="a little at a time"),
+        pytest.param(LONG_S, floods, id="without end"),
+        pytest.param(LONG_S, says(text(1) + "# x\n" * (gateways.MOST_BYTES // 4)), id="too much"),
+        pytest.param(LONG_S, says("no", status=500), id="an error"),
+        pytest.param(LONG_S, says(text(120), status=404), id="an error with numbers"),
+        pytest.param(LONG_S, breaks, id="breaks off"),
+        pytest.param(LONG_S, says(b"\xff\xfe\x00" * 100), id="noise"),
+        pytest.param(LONG_S, says(text(120)[:-1]), id="cut off in a line"),
         pytest.param(
+            LONG_S,
             says(
                 "# TYPE envoy_http_local_rate_limit_enabled counter\n"
                 'envoy_http_local_rate_limit_enabled{x="chat"} 5\n'
@@ -267,6 +287,7 @@ async def test_two_looks(client: Gateways) -> None:
             id="cut off",
         ),
     ],
+    indirect=["client"],
 )
 async def test_one_that_does_not_answer_is_missing(client: Gateways, reply: Reply) -> None:
     async with serving(says(text(100)), says(text(1000))) as fakes:
@@ -328,7 +349,7 @@ async def test_who_has_gone_is_forgotten(client: Gateways) -> None:
 async def test_nobody_is_there(client: Gateways) -> None:
     seen = await client.look([], [6], 0.0, "Prometheus is away")
     assert (seen.source, seen.problem) == ("nobody", "Prometheus is away")
-    lost = Gateway("gateway-0", "127.37.1.9", Place(), 0.0)
+    lost = Gateway("gateway-0", next(hosts()), Place(), 0.0)
     assert (await client.look([lost], [6], 0.0, None)).source == "nobody"
 
 
