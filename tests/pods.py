@@ -9,7 +9,7 @@ from typing import Any
 from switchboard.kube import NAMESPACES, PODS, SERVICE_ACCOUNTS, SERVICES, Kube, Object
 
 
-async def until(condition: Callable[[], Any], timeout_s: float = 15.0, what: str = "") -> Any:
+async def until(condition: Callable[[], Any], timeout_s: float = 90.0, what: str = "") -> Any:
     """Wait until `condition()` (or what it awaits) is true, and return it."""
     value: Any = None
     try:

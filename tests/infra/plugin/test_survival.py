@@ -82,7 +82,7 @@ def in_state(project: Project) -> set[str]:
 
 
 def ended(process: subprocess.Popen[str]) -> str:
-    out, _ = process.communicate(timeout=240)
+    out, _ = process.communicate(timeout=500)
     assert "Traceback" not in out
     return out
 
