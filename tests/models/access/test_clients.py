@@ -19,7 +19,6 @@ from switchboard.errors import SwitchboardError
 from switchboard.registry_users import FOLDER_VARIABLE
 from tests.fixtures_mlflow import Cuttable, Guarded
 
-
 PATIENCE_S = 400.0
 """Much longer than a busy machine takes for one answer."""
 
