@@ -109,7 +109,8 @@ async def _told_nothing(space: Space, host: str) -> tuple[bytes, str]:
         writer.write_eof()
         got = await asyncio.wait_for(reader.read(), 60)
         writer.close()
-    await space.kubectl("exec", "p", "--", "kill", "1")  # not deleted: then its log would go with it
+    # Not deleted: then its log would go with it. The command itself ends with the container.
+    await space.kubectl("exec", "p", "--", "kill", "1", ok=False)
     await space.until("p", over)
     return got, await space.log("p")
 
