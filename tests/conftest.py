@@ -44,8 +44,8 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 hypothesis.settings.register_profile("switchboard", deadline=None)
 hypothesis.settings.load_profile("switchboard")
 
-FIRST, LAST = 150, 199
-"""127.150-127.199 are the tests' own; each session takes one for its network and Services each."""
+FIRST, LAST = 150, 249
+"""127.150-127.249 are the tests' own; each session takes one for its network and Services each."""
 
 
 FIRST_MODULES = ("test_cloud.py", "operators/live/test_faults.py", "models/test_gate.py", "operators/live/")

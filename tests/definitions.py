@@ -22,8 +22,14 @@ async def define_model_releases(kube: Kube) -> Object:
 
 
 async def _define(kube: Kube, definition: Object, kind: Kind) -> Object:
-    made = await kube.apply(CUSTOM_RESOURCE_DEFINITIONS, definition, field_manager="test")
-    name = made["metadata"]["name"]
+    name = definition["metadata"]["name"]
+
+    async def not_on_its_way_out() -> bool:
+        found = await kube.get_or_none(CUSTOM_RESOURCE_DEFINITIONS, name)
+        return found is None or "deletionTimestamp" not in found["metadata"]
+
+    await until(not_on_its_way_out, what=f"the {name} of tests before is gone")
+    await kube.apply(CUSTOM_RESOURCE_DEFINITIONS, definition, field_manager="test")
 
     async def in_force() -> Object | None:
         found = await kube.get(CUSTOM_RESOURCE_DEFINITIONS, name)

@@ -27,8 +27,9 @@ import pytest
 
 from switchboard.registry_users import SERVICES, Role
 
-HOST = "127.37.0.1"
-READY_S = 120.0
+HOST = f"127.37.{os.getpid() % 250 + 2}.1"
+"""Each process has its own: a port that one has found free is nobody's until its server has it."""
+READY_S = 300.0
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,7 @@ def _wait_ready(url: str, process: subprocess.Popen[bytes], log_path: Path) -> N
             break
         with (
             contextlib.suppress(OSError, urllib.error.URLError),
-            urllib.request.urlopen(f"{url}/health", timeout=2) as response,
+            urllib.request.urlopen(f"{url}/health", timeout=20) as response,
         ):
             if response.status == 200:
                 return
@@ -156,6 +157,7 @@ class Cuttable:
         host, port = target.removeprefix("http://").split(":")
         self._target = (host, int(port))
         self._state = "up"
+        self._lock = threading.Lock()
         self._connections: set[socket.socket] = set()
         self._listener = socket.create_server((HOST, 0), backlog=64)
         self.port = int(self._listener.getsockname()[1])
@@ -165,7 +167,8 @@ class Cuttable:
 
     def down(self) -> None:
         """Connections are refused, and those that there are break."""
-        self._state = "down"
+        with self._lock:
+            self._state = "down"
         # Closing alone would leave the thread in `accept`, and with it the port, until one more connection.
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
@@ -194,9 +197,13 @@ class Cuttable:
             except OSError:
                 return
             self.accepted += 1
-            self._connections.add(client)
-            if self._state == "up":
+            with self._lock:
+                state = self._state
+                self._connections.add(client)
+            if state == "up":
                 threading.Thread(target=self._forward, args=(client,), daemon=True).start()
+            elif state == "down":  # it came just before
+                client.close()
 
     def _forward(self, client: socket.socket) -> None:
         try:

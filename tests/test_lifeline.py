@@ -26,7 +26,7 @@ def test_what_outlives_the_run(tmp_path: Path, said: bytes, stays: bool) -> None
     record, _ = processes.ensure(program)
     try:
         command = [sys.executable, "-m", "tests.lifeline", str(tmp_path)]
-        done = subprocess.run(command, cwd=ROOT, input=said, capture_output=True, timeout=60)
+        done = subprocess.run(command, cwd=ROOT, input=said, capture_output=True, timeout=180)
         assert (done.returncode, done.stderr) == (0, b"")
         assert processes.alive(record) is stays
     finally:

@@ -14,6 +14,7 @@ import stat
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -56,8 +57,11 @@ def _sleeper(folder: Path, name: str, **environ: str) -> subprocess.Popen[bytes]
     program = folder / name
     shutil.copy(sleep, program)
     process = subprocess.Popen([str(program), "600"], env={**os.environ, **environ})
-    while psutil.Process(process.pid).name() != name:  # between fork and exec it has the test's own
-        pass
+    started = psutil.Process(process.pid)
+    while (
+        started.name() != name or not started.environ()
+    ):  # between fork and exec it has the test's own, or none
+        time.sleep(0.001)
     return process
 
 
@@ -131,7 +135,7 @@ def test_a_pulumi_is_known_by_what_it_was_called_as(stack: str) -> None:
     process = subprocess.Popen(called, executable=shutil.which("sleep"))
     try:
         while psutil.Process(process.pid).cmdline() != called:  # between fork and exec it has the test's own
-            pass
+            time.sleep(0.001)
         _lock(stack, _owner(process.pid))
         (lock,) = locks.read(pulumi_cli.backend(stack))
         assert lock.held
@@ -189,7 +193,7 @@ def test_leftovers_are_ended_and_others_are_not(
     left = _sleeper(tmp_path, "pulumi-language-python", **{processes.MARK: mark})
     try:
         pulumi_cli.end_leftovers(stack)
-        assert left.wait(30) != 0
+        assert left.wait(120) != 0
         assert pulumi_process.poll() is None
         pulumi_cli.end_leftovers(stack)
     finally:
@@ -266,12 +270,13 @@ def busy(
         pulumi = subprocess.Popen(_up(tools), cwd=ROOT, env=_environ(stack, tools), stdout=subprocess.DEVNULL)
         while not locks.read(pulumi_cli.backend(stack)):  # it runs the program while it holds its lock
             assert pulumi.poll() is None
+            time.sleep(0.005)
         pulumi.send_signal(signal.SIGSTOP)
         yield stack, psutil.Process(pulumi.pid)
     finally:
         if pulumi is not None:
             pulumi.send_signal(signal.SIGCONT)
-            pulumi.wait(60)
+            pulumi.wait(300)
         file.unlink()
 
 
@@ -412,8 +417,9 @@ def test_an_interrupted_up_lets_pulumi_end_in_order(
     try:
         while not (log.exists() and "working" in log.read_text()):
             assert process.poll() is None, process.communicate()
+            time.sleep(0.01)
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=30)
+        _, errors = process.communicate(timeout=120)
     finally:
         process.kill()
     assert "KeyboardInterrupt" in errors
@@ -500,7 +506,7 @@ def test_nobody_waits_for_the_download_when_the_command_ends() -> None:
         _in_background(threading.Event().wait)
         raise SystemExit(3)
     """)
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, timeout=60)
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, timeout=180)
     assert done.returncode == 3
 
 

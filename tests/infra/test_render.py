@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -285,15 +286,19 @@ def test_a_real_cluster_takes_all_of_it(tmp_path: Path, control_plane: ControlPl
     write(production, tmp_path)
     namespaces = sorted(tmp_path.glob("*/_cluster/namespace-*.yaml"))
     # Gone for good before and after: other tests have the same cluster, and begin without them.
-    delete = [*kubectl, "delete", "--ignore-not-found", "--timeout=60s"]
+    delete = [*kubectl, "delete", "--ignore-not-found", "--timeout=300s"]
     for path in namespaces:
         subprocess.run([*delete, "-f", str(path)], check=True, capture_output=True)
         subprocess.run([*command, "-f", str(path)], check=True, capture_output=True)
     # What is defined for the whole cluster comes first, as of a real one.
     for path in tmp_path.glob("*/_cluster/customresourcedefinition-*.yaml"):
         subprocess.run([*command, "-f", str(path)], check=True, capture_output=True)
-        wait = [*kubectl, "wait", "--for=condition=Established", "-f", str(path)]
+        wait = [*kubectl, "wait", "--for=condition=Established", "--timeout=300s", "-f", str(path)]
         subprocess.run(wait, check=True, capture_output=True)
+        # What is established is not served at once.
+        name = yaml.safe_load(path.read_text())["metadata"]["name"]
+        while subprocess.run([*kubectl, "get", name, "-A"], capture_output=True).returncode:
+            time.sleep(0.2)
     try:
         for site in ("private", "south"):
             done = subprocess.run(

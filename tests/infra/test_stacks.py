@@ -83,7 +83,7 @@ class Project:
         """What Pulumi printed."""
         done = subprocess.run(
             [self.pulumi, *words, "--non-interactive", "--color", "never"],
-            cwd=self.folder, env=self.environ, capture_output=True, text=True, timeout=300,
+            cwd=self.folder, env=self.environ, capture_output=True, text=True, timeout=500,
         )  # fmt: skip
         assert (done.returncode != 0) == fails, done.stdout + done.stderr
         return done.stdout + done.stderr
@@ -175,7 +175,7 @@ def test_a_preview_shows_every_object_and_no_secret(stack: str, request: pytest.
     project: Project = request.getfixturevalue(stack)
     # On new clusters, which know no ModelServers yet; other tests of the same control plane may have told it of them.
     names = [f"{kind}.switchboard.dev" for kind in ("modelservers", "modelreleases")]
-    words = ["delete", "crd", *names, "--ignore-not-found", "--timeout=60s"]
+    words = ["delete", "crd", *names, "--ignore-not-found", "--timeout=300s"]
     subprocess.run([project.kubectl, *words], env=project.environ, check=True, capture_output=True)
     project.set_secrets()
     *named, last = project.uids
@@ -231,7 +231,7 @@ def test_so_it_is_before_a_command_that_runs_no_program(staging: Project) -> Non
         "destroy",
         "--yes",
     ]
-    done = subprocess.run(words, cwd=ROOT, env=staging.environ, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(words, cwd=ROOT, env=staging.environ, capture_output=True, text=True, timeout=500)
     assert done.returncode == 1
     assert "the stack file names 0f0e0d0c-0000-4000-8000-000000000000; nothing was sent" in done.stderr
     assert "Destroying" not in done.stdout

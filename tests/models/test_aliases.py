@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 
@@ -254,7 +255,7 @@ def test_a_reader_always_finds_a_champion(registry: RegistryWriter, model_name: 
     seen: list[str] = []
 
     def look() -> None:
-        reader = Registry(registry.uri)
+        reader = Registry(registry.uri, timeout_s=60)
         while not stop.is_set():
             try:
                 seen.append(reader.version_of_alias(model_name, "champion").version)
@@ -267,9 +268,11 @@ def test_a_reader_always_finds_a_champion(registry: RegistryWriter, model_name: 
         for _ in range(3):
             promote(registry, model_name, "2", reason=REASON, now=NOW)
             roll_back(registry, model_name, "2", reason=REASON, now=NOW)
+        while len(seen) <= 5 and watcher.is_alive():
+            time.sleep(0.01)
     finally:
         stop.set()
-        watcher.join(30)
+        watcher.join(120)
     assert set(seen) <= {"1", "2"} and len(seen) > 5
 
 

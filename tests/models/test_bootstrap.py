@@ -64,7 +64,7 @@ def _start(model: str, url: str, *more: str) -> subprocess.Popen[str]:
 
 def _run(model: str, url: str, *more: str) -> tuple[int, str]:
     process = _start(model, url, *more)
-    output, _ = process.communicate(timeout=240)
+    output, _ = process.communicate(timeout=400)
     return process.returncode, output
 
 
@@ -72,7 +72,7 @@ def test_two_at_once_make_one_champion_and_a_third_changes_nothing(
     mlflow_server: str, model_name: str, trained: Trained
 ) -> None:
     processes = [_start(model_name, mlflow_server) for _ in range(2)]
-    logs = [process.communicate(timeout=300)[0] for process in processes]
+    logs = [process.communicate(timeout=400)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], "\n".join(logs)
     registry = Registry(mlflow_server)
     champion = registry.version_of_alias(model_name, "champion")
@@ -98,7 +98,7 @@ def test_a_promoted_champion_is_left_alone(mlflow_server: str, register: Registe
     register(bootstrap=True)
     second = register()
     set_alias(model_name, "champion", second.version, tracking_uri=mlflow_server)
-    found = bootstrap.bootstrap(model_name, "champion", tracking_uri=mlflow_server, timeout_s=10)
+    found = bootstrap.bootstrap(model_name, "champion", tracking_uri=mlflow_server, timeout_s=120)
     assert found == second.version
 
 
@@ -107,7 +107,7 @@ def test_waits_for_mlflow(link: Cuttable, register: Register, model_name: str) -
     link.down()
     timer = threading.Timer(1.0, link.up)
     timer.start()
-    found = bootstrap.bootstrap(model_name, "champion", tracking_uri=link.url, timeout_s=60)
+    found = bootstrap.bootstrap(model_name, "champion", tracking_uri=link.url, timeout_s=240)
     timer.join()
     assert found == made.version
 

@@ -147,7 +147,7 @@ def _connect(server: Server, query: str) -> BaseException:
     url = f"postgresql+pg8000://ml:hunter2@127.0.0.1:{server.port}/mlflow?plugin={database_tls.NAME}{query}"
     with pytest.raises((OSError, sqlalchemy.exc.SQLAlchemyError)) as caught:
         sqlalchemy.create_engine(url).connect()
-    server.thread.join(30)
+    server.thread.join(120)
     return caught.value
 
 

@@ -172,7 +172,7 @@ def test_a_ledger_that_was_tampered_with(ledger: Ledger, mlflow_process: MlflowP
     for number in range(3):
         ledger.append(draft(why=f"reason {number}"))
     database = Path(mlflow_process.artifacts).parent / "mlflow.db"
-    with sqlite3.connect(database, timeout=30) as connection:
+    with sqlite3.connect(database, timeout=120) as connection:
         connection.execute(
             "UPDATE params SET value = replace(value, 'reason 1', 'reason 7') WHERE key = 'entry.000002' "
             "AND run_uuid IN (SELECT run_uuid FROM tags WHERE key = 'switchboard.ledger' AND value = ?)",
@@ -269,7 +269,7 @@ def test_beginners_at_once_under_authentication(
     registry.register(small, [], name=name, tracking_uri=guarded.url, alias="champion")
     for variable, value in guarded.login("release").items():
         monkeypatch.setenv(variable, value)
-    start = threading.Barrier(3, timeout=60)
+    start = threading.Barrier(3, timeout=300)
 
     def write(number: int) -> Entry:
         start.wait()

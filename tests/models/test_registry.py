@@ -59,7 +59,7 @@ def test_runs_at_once_on_data_that_is_new_to_mlflow(
     mlflow.set_tracking_uri(mlflow_server)
     experiment = mlflow.create_experiment(model_name)
     digests = [f"{number:064x}" for number in range(0, 20 << 192, 1 << 192)]
-    start = threading.Barrier(4, timeout=30)
+    start = threading.Barrier(4, timeout=300)
 
     def one(_: int) -> str:
         with mlflow.start_run(experiment_id=experiment) as run:

@@ -75,7 +75,7 @@ class TestAdmin:
             wanted = {envoy.CDS_VERSION: clusters["version_info"]}
             assert not await admin.taken(wanted, timeout_s=0.01)
             envoy.write(directory / "clusters.json", clusters)
-            assert await admin.taken(wanted, timeout_s=10)
+            assert await admin.taken(wanted, timeout_s=60)
 
             listener = {"name": "bad", "address": envoy.address("192.0.2.1", 1), "filter_chains": [{}]}
             envoy.write(directory / "listeners.json", envoy.resources("Listener", [listener]))

@@ -17,12 +17,12 @@ from switchboard.kinds import MODEL_SERVERS
 from switchboard.kube import EVENTS, Credentials, Kube, Object
 from tests.conftest import ControlPlane
 
-LONG_S = 60.0
+LONG_S = 120.0
 
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def kube(control_plane: ControlPlane) -> AsyncIterator[Kube]:
-    async with Kube(Credentials.from_kubeconfig(control_plane.kubeconfig), timeout_s=5) as found:
+    async with Kube(Credentials.from_kubeconfig(control_plane.kubeconfig), timeout_s=30) as found:
         yield found
 
 

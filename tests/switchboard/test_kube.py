@@ -32,7 +32,7 @@ def config_map(name: str, **data: str) -> Object:
     return {"metadata": {"name": name, "namespace": "default", "labels": {"test": name}}, "data": data}
 
 
-async def until(condition: Callable[[], bool], deadline_s: float = 20) -> None:
+async def until(condition: Callable[[], bool], deadline_s: float = 120) -> None:
     async with asyncio.timeout(deadline_s):
         while not condition():
             await asyncio.sleep(0.02)
@@ -107,7 +107,7 @@ async def test_an_informer_follows(kube: Kube, name: str) -> None:
     )
     running = asyncio.create_task(informer.run())
     try:
-        await asyncio.wait_for(informer.synced.wait(), 10)
+        await asyncio.wait_for(informer.synced.wait(), 120)
         key = ("default", name)
         assert informer.items[key]["data"] == {"a": "1"}
         await kube.patch(CONFIG_MAPS, name, {"data": {"a": "2"}}, "default")
@@ -160,7 +160,7 @@ async def test_an_informer_reads_all_pages_and_notices_what_has_gone(
 
     async def synced() -> None:
         running = asyncio.create_task(informer.run())
-        await asyncio.wait_for(informer.synced.wait(), 20)
+        await asyncio.wait_for(informer.synced.wait(), 120)
         running.cancel()
         await asyncio.wait([running])
 
@@ -193,7 +193,7 @@ async def test_an_informer_keeps_what_it_is_told_to(kube: Kube, name: str) -> No
     )
     running = asyncio.create_task(informer.run())
     try:
-        await asyncio.wait_for(informer.synced.wait(), 10)
+        await asyncio.wait_for(informer.synced.wait(), 120)
         key = ("default", name)
         assert set(informer.items[key]) == {"metadata", "a"}
         await kube.patch(CONFIG_MAPS, name, {"data": {"a": "2"}}, "default")
@@ -219,7 +219,7 @@ async def test_nobody_there_is_unreachable(control_plane: ControlPlane) -> None:
 async def test_another_ca_is_unreachable(control_plane: ControlPlane) -> None:
     credentials = Credentials.from_kubeconfig(control_plane.kubeconfig)
     credentials.ca = None
-    async with Kube(credentials, timeout_s=5) as kube:
+    async with Kube(credentials, timeout_s=60) as kube:
         with pytest.raises(Unreachable, match="certificate"):
             await kube.list(PODS)
 

@@ -53,11 +53,19 @@ async def kube(control_plane: ControlPlane) -> AsyncIterator[Kube]:
             return False
 
         try:
-            await until(in_force, timeout_s=60, what="the policy is in force")
+            await until(in_force, timeout_s=120, what="the policy is in force")
             yield found
         finally:
             for kind, its in ((BINDINGS, NAME), (POLICIES, NAME), (CUSTOM_RESOURCE_DEFINITIONS, name)):
                 await found.delete(kind, its)
+            # Other modules define it again: one that is on its way out would take theirs along.
+            await until(
+                lambda: _gone(found, CUSTOM_RESOURCE_DEFINITIONS, name), what="the definition is gone"
+            )
+
+
+async def _gone(kube: Kube, kind: Kind, name: str) -> bool:
+    return await kube.get_or_none(kind, name) is None
 
 
 @pytest.fixture
@@ -70,7 +78,7 @@ def act(kube: Kube, control_plane: ControlPlane) -> Act:
         words = [*base, "--as", user, verb, "-f", "-", "--validate=false"]
         if verb == "apply":
             words += ["--server-side", "--force-conflicts", "--field-manager", "test"]
-        done = subprocess.run(words, input=json.dumps(one), capture_output=True, text=True, timeout=60)
+        done = subprocess.run(words, input=json.dumps(one), capture_output=True, text=True, timeout=180)
         return "" if done.returncode == 0 else done.stderr
 
     return run

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import copy
 import subprocess
+import time
 import uuid
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -37,7 +38,7 @@ class Cluster:
             input=yaml.safe_dump_all(objects),
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=300,
         )
 
     def here(self, manifest: Object) -> Object:
@@ -71,9 +72,15 @@ def cluster(control_plane: ControlPlane) -> Iterator[Cluster]:
     made = found.run("create", "-f", "-", objects=list(spaces.values()))
     assert made.returncode == 0, made.stderr
     defined = [one.revealed() for one in declared("local") if one.kind == "CustomResourceDefinition"]
-    for words in (("apply", "--server-side", "--force-conflicts"), ("wait", "--for=condition=Established")):
+    for words in (
+        ("apply", "--server-side", "--force-conflicts"),
+        ("wait", "--for=condition=Established", "--timeout=120s"),
+    ):
         done = found.run(*words, "-f", "-", objects=defined)
         assert done.returncode == 0, done.stderr
+    for one in defined:  # what is established is not served at once
+        while found.run("get", one["metadata"]["name"], "-A").returncode:
+            time.sleep(0.2)
     yield found
     found.run("delete", "--wait=false", "-f", "-", objects=list(spaces.values()))
 

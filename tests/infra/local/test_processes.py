@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -48,7 +49,8 @@ DYING = (
 import ctypes, os, socket, sys, threading, time
 held = socket.create_server((sys.argv[1], int(sys.argv[2])))
 def rest():
-    time.sleep(1)
+    while not os.path.exists(sys.argv[3]):
+        time.sleep(0.02)
     os._exit(0)
 threading.Thread(target=rest).start()
 print("holds", flush=True)
@@ -58,7 +60,7 @@ ctypes.CDLL(None).syscall({"x86_64": 60}.get(os.uname().machine, 93), 0)  # the 
 """A process whose first thread has ended, as that of one just killed: its socket is held by the rest, unseen."""
 
 
-def wait_for(condition: Callable[[], bool], timeout_s: float = 20) -> None:
+def wait_for(condition: Callable[[], bool], timeout_s: float = 120) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, "it never came true"
@@ -185,16 +187,22 @@ def test_an_address_held_by_the_program_itself_is_fine(make: Callable[..., Progr
     processes.check_addresses([make(running.argv, name="server", listens=(("127.31.99.2", port),))])
 
 
-def test_an_address_that_a_dying_process_still_holds_is_waited_for(make: Callable[..., Program]) -> None:
+def test_an_address_that_a_dying_process_still_holds_is_waited_for(
+    make: Callable[..., Program], tmp_path: Path
+) -> None:
     with socket.create_server(("127.31.99.3", 0)) as probe:
         port = probe.getsockname()[1]
-    dying = make((*DYING, "127.31.99.3", str(port)), name="dying")
+    lets_go = tmp_path / "go"
+    dying = make((*DYING, "127.31.99.3", str(port), str(lets_go)), name="dying")
     record = processes.start(dying)
     wait_for(lambda: processes.tail(dying.log).strip() == "holds" and not processes.alive(record))
     server = make(name="server", listens=(("127.31.99.3", port),))
     with pytest.raises(SwitchboardError, match="is in use by a process "):
         processes.check_addresses([server], patience_s=0.0)
-    processes.check_addresses([server], patience_s=20.0)
+    later = threading.Timer(0.3, lets_go.touch)
+    later.start()
+    processes.check_addresses([server], patience_s=60.0)
+    later.join()
 
 
 def test_a_missing_program_is_named(make: Callable[..., Program]) -> None:

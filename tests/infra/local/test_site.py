@@ -30,6 +30,7 @@ from switchboard.kube import (
     Unreachable,
 )
 from tests.conftest import ControlPlane
+from tests.pods import until
 
 REVIEWS = Kind(
     "authorization.k8s.io/v1", "selfsubjectaccessreviews", "SelfSubjectAccessReview", namespaced=False
@@ -144,8 +145,8 @@ async def test_etcd_speaks_to_the_api_server_only(
 
 async def test_a_namespace_has_what_its_pods_need(control_plane: ControlPlane) -> None:
     async with Kube(Credentials.from_kubeconfig(control_plane.kubeconfig)) as kube:
-        assert await kube.get_or_none(SERVICE_ACCOUNTS, "default", "default")
-        config = await kube.get(CONFIG_MAPS, "kube-root-ca.crt", "default")
+        await until(lambda: kube.get_or_none(SERVICE_ACCOUNTS, "default", "default"))
+        config = await until(lambda: kube.get_or_none(CONFIG_MAPS, "kube-root-ca.crt", "default"))
         assert config["data"]["ca.crt"] == control_plane.layout.ca_cert.read_text()
 
 
@@ -162,6 +163,8 @@ async def test_pod_security_is_enforced(control_plane: ControlPlane) -> None:
         labels = {"pod-security.kubernetes.io/enforce": "restricted"}
         await kube.create(NAMESPACES, {"metadata": {"name": name, "labels": labels}})
         try:
+            # Without it a pod is refused as well.
+            await until(lambda: kube.get_or_none(SERVICE_ACCOUNTS, "default", name))
             pod = {
                 "metadata": {"name": "root"},
                 "spec": {"containers": [{"name": "c", "image": "busybox"}]},
@@ -179,9 +182,14 @@ async def test_services_have_loopback_addresses(control_plane: ControlPlane) -> 
 
 
 async def test_health_says_what_runs_and_what_does_not(control_plane: ControlPlane) -> None:
-    found = await health.look(control_plane.layout)
+    async def as_it_is() -> Any:
+        """A busy machine answers later than is waited for."""
+        found = await health.look(control_plane.layout)
+        return found if {part.name for part in found.components if part.healthy} == parts_that_run else None
+
+    parts_that_run = set(controlplane.NAMES)
+    found = await until(as_it_is, what="a healthy control plane")
     parts = {part.name: part for part in found.components}
-    assert {name for name, part in parts.items() if part.healthy} == set(controlplane.NAMES)
     assert (parts["proxy"].healthy, parts["proxy"].note) == (False, "not running")
     assert parts["kube-apiserver"].address == f"{control_plane.layout.control_plane_ip}:6443"
     assert {node.name for node in found.nodes} == {"public-1", "public-2", "edge-1"}

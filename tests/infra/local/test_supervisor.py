@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import signal
@@ -50,7 +51,8 @@ def site(tmp_path: Path) -> Iterator[Path]:
     (tmp_path / "run").mkdir()
     yield tmp_path
     for pid in list(processes.marked(tmp_path)):
-        os.kill(pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def program(site: Path, name: str, argv: tuple[str, ...] = SLEEP) -> Program:

@@ -98,7 +98,7 @@ class Project:
 
     def run(self, *arguments: str) -> str:
         process = self.start(*arguments)
-        out, _ = process.communicate(timeout=240)
+        out, _ = process.communicate(timeout=500)
         assert process.returncode == 0, out
         return out
 
@@ -107,7 +107,7 @@ class Project:
 
     def fails(self, *arguments: str) -> str:
         process = self.start(*arguments)
-        out, _ = process.communicate(timeout=240)
+        out, _ = process.communicate(timeout=500)
         assert process.returncode != 0, out
         assert "Traceback" not in out
         return out

@@ -127,7 +127,7 @@ def test_ctrl_c_ends_a_wait_and_the_next_run_goes_on(project: Project) -> None:
             break
     process.send_signal(signal.SIGINT)
     # Long before the wait's own end.
-    rest, _ = process.communicate(timeout=150)
+    rest, _ = process.communicate(timeout=250)
     assert process.returncode != 0
     assert "cancelled" in rest, seen + rest
     state = project.state()

@@ -107,10 +107,11 @@ async def test_a_failed_wait_names_the_pod_and_the_reason_and_the_next_run_goes_
 
 
 async def test_without_pods_the_last_warning_is_told(engine: Engine) -> None:
-    await engine.kube.create(
-        Kind("v1", "resourcequotas", "ResourceQuota"),
-        {"metadata": {"name": "q", "namespace": engine.namespace}, "spec": {"hard": {"pods": "0"}}},
-    )
+    quotas = Kind("v1", "resourcequotas", "ResourceQuota")
+    body = {"metadata": {"name": "q", "namespace": engine.namespace}, "spec": {"hard": {"pods": "0"}}}
+    await engine.kube.create(quotas, body)
+    while not (await engine.kube.get(quotas, "q", engine.namespace))["status"].get("hard"):
+        await asyncio.sleep(0.05)  # before that it holds nobody
     with pytest.raises(InitFailed):
         await engine.up(DEPLOYMENT, "web", in_namespace(engine, deployment()), timeout_s=1)
     failure = await failure_of_refresh(engine, "forbidden")

@@ -200,7 +200,7 @@ class Project:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=240,
+            timeout=500,
         )
         assert (done.returncode == 0) is succeeds, done.stdout
         return done.stdout

@@ -38,7 +38,7 @@ class Client:
         prepared = self.session.prepare_request(requests.Request(method, self.url, **more))
         query = prepared.url.partition("?")[2] if prepared.url else ""
         prepared.url = self.url + path + (f"?{query}" if query else "")
-        return self.session.send(prepared, timeout=30)
+        return self.session.send(prepared, timeout=120)
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,9 @@ from switchboard.errors import SwitchboardError
 from switchboard.registry_users import FOLDER_VARIABLE
 from tests.fixtures_mlflow import Cuttable, Guarded
 
+PATIENCE_S = 400.0
+"""Much longer than a busy machine takes for one answer."""
+
 
 @pytest.fixture
 def name() -> str:
@@ -42,7 +45,7 @@ def test_training_makes_the_first_champion_and_a_replica_loads_it(
     guarded: Guarded, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As in a stack: each process by the files of its Secret."""
-    words = [sys.executable, "-m", "models.bootstrap", "--model", name, "--timeout-s", "30"]
+    words = [sys.executable, "-m", "models.bootstrap", "--model", name, "--timeout-s", "240"]
     plain = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
     env = {**plain, "MLFLOW_TRACKING_URI": guarded.url, **secret(tmp_path / "trainer", guarded, "trainer")}
     for _ in range(2):
@@ -52,7 +55,7 @@ def test_training_makes_the_first_champion_and_a_replica_loads_it(
     for variable, value in secret(tmp_path / "serving", guarded, "serving").items():
         monkeypatch.setenv(variable, value)
     model = loading.load(
-        f"models:/{name}@champion", tmp_path / "models", timeout_s=20, tracking_uri=guarded.url
+        f"models:/{name}@champion", tmp_path / "models", timeout_s=120, tracking_uri=guarded.url
     )
     assert (model.version, model.source) == ("1", "registry")
     run = Registry(guarded.url)._get("runs/get", {"run_id": model.run_id})["run"]
@@ -64,7 +67,7 @@ def test_a_replica_waits_for_a_champion_that_isn_t_there(
 ) -> None:
     become(monkeypatch, guarded, "serving")
     with pytest.raises(SwitchboardError, match="not found"):
-        loading.load(f"models:/{name}@champion", tmp_path, timeout_s=1, tracking_uri=guarded.url)
+        loading.load(f"models:/{name}@champion", tmp_path, timeout_s=3, tracking_uri=guarded.url)
 
 
 @pytest.mark.parametrize("password", [None, "wrong"])
@@ -80,16 +83,19 @@ def test_a_replica_that_is_nobody_says_so_at_once_and_serves_its_copy(
     registry.register(small, [], name=name, tracking_uri=guarded.url, alias="champion")
     become(monkeypatch, guarded, "serving")
     uri = f"models:/{name}@champion"
-    loading.load(uri, tmp_path / "copies", timeout_s=20, tracking_uri=guarded.url)
+    loading.load(uri, tmp_path / "copies", timeout_s=120, tracking_uri=guarded.url)
     if password is None:
         monkeypatch.delenv("MLFLOW_TRACKING_USERNAME")
     else:
         monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", password)
     started = time.monotonic()
     with pytest.raises(SwitchboardError, match=r"asks who you are|doesn't know the user"):
-        loading.load(uri, tmp_path / "none", timeout_s=60, tracking_uri=guarded.url)
-    assert loading.load(uri, tmp_path / "copies", timeout_s=60, tracking_uri=guarded.url).source == "disk"
-    assert time.monotonic() - started < 10, "nobody becomes somebody by asking again"
+        loading.load(uri, tmp_path / "none", timeout_s=PATIENCE_S, tracking_uri=guarded.url)
+    assert (
+        loading.load(uri, tmp_path / "copies", timeout_s=PATIENCE_S, tracking_uri=guarded.url).source
+        == "disk"
+    )
+    assert time.monotonic() - started < PATIENCE_S / 2, "nobody becomes somebody by asking again"
 
 
 def test_a_replica_s_copy_serves_while_the_registry_is_away(
@@ -101,9 +107,9 @@ def test_a_replica_s_copy_serves_while_the_registry_is_away(
     link = Cuttable(guarded.url)
     try:
         uri = f"models:/{name}@champion"
-        loading.load(uri, tmp_path, timeout_s=20, tracking_uri=link.url)
+        loading.load(uri, tmp_path, timeout_s=120, tracking_uri=link.url)
         link.down()
-        assert loading.load(uri, tmp_path, timeout_s=20, tracking_uri=link.url).source == "disk"
+        assert loading.load(uri, tmp_path, timeout_s=120, tracking_uri=link.url).source == "disk"
     finally:
         link.close()
 
@@ -131,9 +137,9 @@ def test_who_may_not_train_is_told_so_soon(
     assert "hunter2" not in str(caught.value)
     if user != "serving":  # who may read is asked nothing before there is a model to log
         with pytest.raises(SwitchboardError) as caught:
-            bootstrap(name, "champion", tracking_uri=guarded.url, timeout_s=30)
+            bootstrap(name, "champion", tracking_uri=guarded.url, timeout_s=PATIENCE_S)
         assert caught.value.next_step
-    assert time.monotonic() - started < 20
+    assert time.monotonic() - started < PATIENCE_S / 2
 
 
 def test_a_trainer_does_not_move_the_champion(

@@ -79,7 +79,7 @@ def test_two_users_in_one_request_are_nobody(guarded: Guarded) -> None:
     import http.client
 
     host, port = guarded.url.removeprefix("http://").split(":")
-    connection = http.client.HTTPConnection(host, int(port), timeout=10)
+    connection = http.client.HTTPConnection(host, int(port), timeout=120)
     connection.putrequest("GET", "/version")
     for user in ("trainer", "release"):
         header = requests.auth._basic_auth_str(user, guarded.passwords[user])
@@ -303,7 +303,7 @@ def test_a_request_is_bounded(guarded: Guarded, clients: Clients) -> None:
         yield b"{}"
 
     assert (
-        trainer.session.post(f"{guarded.url}{API}/runs/set-tag", data=parts(), timeout=30).status_code == 411
+        trainer.session.post(f"{guarded.url}{API}/runs/set-tag", data=parts(), timeout=120).status_code == 411
     )
 
 
@@ -353,15 +353,17 @@ def test_a_file_is_judged_when_all_of_it_is_there(guarded: Guarded, clients: Cli
     made = trainer("POST", f"{API}/logged-models", body).json()["model"]["info"]["model_id"]
     place = f"{model.experiment_id}/models/{made}/artifacts/weights"
     assert trainer("PUT", f"{FILES}/{place}", b"right").status_code == 200
-    ready = threading.Event()
+    began, ready = threading.Event(), threading.Event()
 
     def slowly() -> Iterator[bytes]:
         yield b"wrong"
-        assert ready.wait(30)
+        began.set()
+        assert ready.wait(120)
         yield b" weights"
 
     with ThreadPoolExecutor(1) as pool:
-        begun = pool.submit(trainer.session.put, f"{guarded.url}{FILES}/{place}", data=slowly(), timeout=60)
+        begun = pool.submit(trainer.session.put, f"{guarded.url}{FILES}/{place}", data=slowly(), timeout=300)
+        assert began.wait(120)
         answer = trainer(
             "PATCH", f"{API}/logged-models/{made}", {"model_id": made, "status": "LOGGED_MODEL_READY"}
         )

@@ -262,7 +262,7 @@ def kubectl(control_plane: ControlPlane, *words: str) -> subprocess.CompletedPro
         [program, "--kubeconfig", control_plane.kubeconfig, *words],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
         env={**os.environ, "HOME": str(control_plane.kubeconfig.parent)},
     )
 

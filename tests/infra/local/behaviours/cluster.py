@@ -1,7 +1,9 @@
 """The behaviours' cluster as a test sees it: a real control plane with a scheduler, and waits on what it shows.
 
 Waits look at watches, not at the clock: each kind that a test waits for is watched once for all tests, and every
-version of a pod that was seen is kept, so that a test can also say what a pod must never have been.
+version of a pod that was seen is kept, so that a test can also say what a pod must never have been. A condition is
+asked of every version that comes: what holds for a moment only is seen too, however busy the loop is. What a node
+never reported (its agent reports what it finds when its last report is through) nobody can wait for.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from switchboard.kube import EVENTS, PODS, ApiError, Kind, Kube, Object
 from tests.conftest import ControlPlane
 
 WAIT_S = 120.0
+TICK_S = 0.25
 
 
 class Watched:
@@ -29,16 +32,15 @@ class Watched:
         self.kind = kind
         self.history: dict[str, list[Object]] = defaultdict(list)
         self._informer = Informer(kube, kind, on_change=self._changed)
-        self._waiters: set[asyncio.Future[None]] = set()
+        self._asked: dict[asyncio.Future[Any], Callable[[], Any]] = {}
         self.task = asyncio.create_task(self._informer.run())
 
     def _changed(self, key: Key, old: Object | None, new: Object | None) -> None:
         if new is not None and self.kind is PODS:
             self.history[new["metadata"]["uid"]].append(new)
-        for waiter in self._waiters:
-            if not waiter.done():
-                waiter.set_result(None)
-        self._waiters.clear()
+        if self._informer.synced.is_set():
+            for future, holds in self._asked.items():
+                _ask(future, holds)
 
     def items(self, namespace: str = "") -> list[Object]:
         return [item for (space, _), item in self._informer.items.items() if namespace in ("", space)]
@@ -49,21 +51,37 @@ class Watched:
     async def until(
         self, holds: Callable[[], Any], what: Callable[[], str], timeout_s: float = WAIT_S
     ) -> Any:
-        """What `holds` gives as soon as it is true; a field that isn't there yet is not true yet."""
+        """What `holds` gives as soon as it is true; a field that isn't there yet is not true yet.
+
+        The time is that in which the loop runs: it stands still between two tests.
+        """
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._asked[future] = holds
+        left_s = timeout_s
         try:
-            async with asyncio.timeout(timeout_s):
-                await self._informer.synced.wait()
-                while True:
-                    waiter = asyncio.get_running_loop().create_future()
-                    self._waiters.add(waiter)
-                    try:
-                        if found := holds():
-                            return found
-                    except (KeyError, IndexError, StopIteration, TypeError):
-                        pass
-                    await waiter
-        except TimeoutError:
-            raise AssertionError(f"not within {timeout_s:g} s: {what()}") from None
+            while left_s > 0:
+                if self._informer.synced.is_set():
+                    _ask(future, holds)
+                done, _ = await asyncio.wait({future}, timeout=TICK_S)
+                if done:
+                    return future.result()
+                left_s -= TICK_S
+            raise AssertionError(f"not within {timeout_s:g} s: {what()}")
+        finally:
+            del self._asked[future]
+
+
+def _ask(future: asyncio.Future[Any], holds: Callable[[], Any]) -> None:
+    """Tell the future what the condition gives, if it is true (or fails)."""
+    if future.done():
+        return
+    try:
+        if found := holds():
+            future.set_result(found)
+    except (KeyError, IndexError, StopIteration, TypeError):
+        pass
+    except Exception as error:
+        future.set_exception(error)
 
 
 @dataclass
@@ -205,10 +223,41 @@ class Space:
         """Every version of a pod that the watch showed, first to last."""
         return self.cluster.watch(PODS).history[pod["metadata"]["uid"]]
 
+    async def once(self, pod: Object, holds: Callable[[Object], Any]) -> Object:
+        """The first version of a pod of which the condition holds, be it past and the pod gone."""
+
+        def check() -> Object | None:
+            for version in self.seen(pod):
+                with suppress(KeyError, IndexError, StopIteration, TypeError):
+                    if holds(version):
+                        return version
+            return None
+
+        watched = self.cluster.watch(PODS)
+        found: Object = await watched.until(check, lambda: f"never so: {self.seen(pod)[-1:]}")
+        return found
+
     async def log(self, name: str, container: str = "main", **query: str) -> str:
         """As `kubectl logs` gets it."""
         path = PODS.path(self.name, name, "log")
         return str(await self.kube.request("GET", path, params={"container": container, **query}))
+
+    async def said(self, name: str, text: str, container: str = "main") -> None:
+        """Wait until the container has logged exactly that: one that runs may not have come to its first word."""
+        log = ""
+        for _ in range(round(WAIT_S / TICK_S)):
+            if (log := await self.log(name, container)) == text:
+                return
+            await asyncio.sleep(TICK_S)
+        raise AssertionError(f"{name} said {log!r}, not {text!r}")
+
+    async def first_word(self, name: str) -> str:
+        """What a container that runs has logged first."""
+        for _ in range(round(WAIT_S / TICK_S)):
+            if words := (await self.log(name)).split():
+                return words[0]
+            await asyncio.sleep(TICK_S)
+        raise AssertionError(f"{name} has said nothing")
 
     async def output(self, body: Object, container: str = "main") -> str:
         """What a pod that must succeed has printed."""

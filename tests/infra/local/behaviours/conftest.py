@@ -131,6 +131,7 @@ async def under_way(cluster: Cluster, request: pytest.FixtureRequest) -> AsyncIt
     running = Together(cluster)
     running.start([item for item in request.session.items if is_scenario(item) and is_long(item)])
     try:
+        await running.begun()
         yield running
     finally:
         await running.close()

@@ -7,7 +7,7 @@ The name is meant to be upstream's (v1.37), so that the case can be looked up th
 upstream's. What stands here is our own. Most of a behaviour's time is waiting, so the
 first test of a module starts all of the module's behaviours (each in a namespace of its own) and every test awaits
 its own. `differs` and `refused` say in words what is otherwise than upstream has it; the test then holds that. A `long`
-one is started with the cluster and asked for at the very end.
+one is started with the cluster and asked for at the very end; it takes `begun`, which it sets when it only waits.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 
 from switchboard.kube import CONFIG_MAPS, NAMESPACES, SERVICE_ACCOUNTS
-from tests.infra.local.behaviours.cluster import Cluster, Space
+from tests.infra.local.behaviours.cluster import TICK_S, Cluster, Space
 
 Scenario = Callable[..., Awaitable[None]]
 
@@ -120,10 +120,12 @@ class Together:
         self._cluster = cluster
         self._slots = asyncio.Semaphore(AT_ONCE)
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._begun: dict[str, asyncio.Event] = {}
 
     def start(self, items: list[pytest.Item]) -> None:
         for item in items:
             if item.nodeid not in self._tasks:
+                self._begun[item.nodeid] = asyncio.Event()
                 run = self._run(item)
                 task = run if is_long(item) else self._in_turn(run)
                 self._tasks[item.nodeid] = asyncio.create_task(task)
@@ -141,9 +143,16 @@ class Together:
         given: dict[str, Any] = {"case": callspec.params["case"]} if callspec else {}
         if "cluster" in inspect.signature(scenario).parameters:
             given["cluster"] = self._cluster
+        if "begun" in inspect.signature(scenario).parameters:
+            given["begun"] = self._begun[item.nodeid]
         name = scenario.__name__.removeprefix("test_").replace("_", "-")[:40].strip("-")
         async with space_of(self._cluster, name) as space:
             await scenario(space, **given)
+
+    async def begun(self) -> None:
+        """Returns when all only wait, and say so: the loop may stand still then for long, between two tests."""
+        while any(not self._begun[id].is_set() and not task.done() for id, task in self._tasks.items()):
+            await asyncio.sleep(TICK_S)
 
     async def result(self, nodeid: str) -> None:
         await self._tasks[nodeid]

@@ -35,6 +35,7 @@ HEALTH = {
     "exec": {"command": ["sh", "-c", "! grep -q no /info/ready"]},
     "periodSeconds": 1,
     "failureThreshold": 1,
+    "timeoutSeconds": 20,
 }
 INFO = {
     "name": "info",
@@ -128,9 +129,10 @@ async def test_rollover_and_back(space: Space) -> None:
     await space.patch("d", fixed, DEPLOYMENTS, patch_type="strategic")
     await complete(space, "d", 2)
     await space.kubectl("rollout", "undo", "deployment/d", "--to-revision=1")
-    await space.kubectl("rollout", "status", "deployment/d", "--timeout=60s")
-    pods = await space.until_all(lambda pods: len(pods) == 2 and all(ready(p) for p in pods), app="d")
-    assert {version(p) for p in pods} == {"1"}
+    await space.kubectl("rollout", "status", "deployment/d", "--timeout=120s")
+    await space.until_all(
+        lambda pods: len(pods) == 2 and all(ready(p) and version(p) == "1" for p in pods), app="d"
+    )
 
 
 @behaviour(
@@ -164,7 +166,7 @@ async def test_scaled_in_mid_rollout(space: Space) -> None:
 async def test_orphans(space: Space) -> None:
     await space.create(DEPLOYMENTS, workload("d", 1, env("1")))
     await complete(space, "d", 1)
-    (before,) = space.all(app="d")
+    (before,) = await space.until_all(lambda pods: len(pods) == 1 and ready(pods[0]), app="d")
     await space.delete("d", DEPLOYMENTS, propagation="Orphan")
     await space.gone("d", DEPLOYMENTS)
     await space.until_all(
@@ -172,7 +174,7 @@ async def test_orphans(space: Space) -> None:
     )
     await space.create(DEPLOYMENTS, workload("d", 1, env("1")))
     await complete(space, "d", 1)
-    (after,) = space.all(app="d")
+    (after,) = await space.until_all(lambda pods: len(pods) == 1 and ready(pods[0]), app="d")
     assert after["metadata"]["uid"] == before["metadata"]["uid"], "adopted, not made anew"
     await space.delete("d", DEPLOYMENTS, propagation="Foreground")
     await space.gone("d", DEPLOYMENTS)
@@ -257,7 +259,7 @@ async def test_identity(space: Space) -> None:
     after = await space.until(
         "db-1", lambda p: p["metadata"]["uid"] != before["metadata"]["uid"] and ready(p)
     )
-    assert await space.log("db-1") == "db-1\n"
+    await space.said("db-1", "db-1\n")
     assert after["spec"]["nodeName"] == before["spec"]["nodeName"], "where its volume is"
     await space.patch("db", {"spec": {"replicas": 1}}, STATEFUL_SETS, subresource="scale")
     await space.gone("db-1")

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from switchboard.kube import DAEMON_SETS, DEPLOYMENTS, NODES, ApiError, Object
-from tests.infra.local.behaviours.cluster import Space
+from tests.infra.local.behaviours.cluster import WAIT_S, Space
 from tests.infra.local.behaviours.conftest import LAB
 from tests.infra.local.behaviours.manifests import BUDGETS, FOREVER, condition, phase, pod, ready, workload
 from tests.infra.local.behaviours.scenario import behaviour
@@ -86,20 +86,25 @@ async def test_drain(space: Space) -> None:
     for p in [*space.all(app="d"), *space.all(app="daemons")]:
         await space.patch(p["metadata"]["name"], {"metadata": {"labels": {"space": space.name}}})
     try:
-        blocked = await space.kubectl(*drain, "--timeout=2s", ok=False)
-        assert "violate the pod's disruption budget" in blocked
-        assert (await space.kube.get(NODES, node))["spec"]["unschedulable"] is True
-        await space.patch("d", {"spec": {"minAvailable": 1}}, BUDGETS)
-        await allowed(space, "d", 1)
         healthy: list[int] = []
 
         def moved(pods: list[Object]) -> bool:
             healthy.append(sum(ready(p) for p in pods))
             return [p["spec"].get("nodeName") for p in pods if ready(p)] == [other] * 2
 
-        watching = asyncio.create_task(space.until_all(moved, app="d"))
-        await space.kubectl(*drain, "--timeout=60s")
-        await watching
+        running = space.cluster.kubectl_running("-n", space.name, *drain, f"--timeout={WAIT_S:.0f}s")
+        async with running as draining, asyncio.timeout(WAIT_S):
+            assert draining.stdout is not None
+            said = b""
+            while b"violate the pod's disruption budget" not in said:
+                said += (line := await draining.stdout.readline())
+                assert line, f"it ended and was not held up: {said!r}"
+            assert (await space.kube.get(NODES, node))["spec"]["unschedulable"] is True
+            watching = asyncio.create_task(space.until_all(moved, app="d"))
+            await space.patch("d", {"spec": {"minAvailable": 1}}, BUDGETS)  # and it goes on
+            said += await draining.stdout.read()
+            assert await draining.wait() == 0, said
+            await watching
         assert min(healthy) >= 1, "the budget held all the while"
         assert any(p["spec"]["nodeName"] == node and ready(p) for p in space.all(app="daemons"))
     finally:

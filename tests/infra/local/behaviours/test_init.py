@@ -29,16 +29,17 @@ def says(name: str, script: str = "", **more: Any) -> Object:
     return sh(f"echo {name} >> /v/log; {script}", name, volumeMounts=[mount("v", "/v")], **more)
 
 
-def side(name: str, **more: Any) -> Object:
+def side(name: str, ends: str = "exit 0", **more: Any) -> Object:
     """A sidecar that has started when it noted so, and notes when it is asked to end."""
     script = (
-        f"trap 'echo {name}-ends >> /v/log; exit 0' TERM; sleep 0.5; echo {name}-up >> /v/log; "
+        f"trap 'echo {name}-ends >> /v/log; {ends}' TERM; sleep 0.5; echo {name}-up >> /v/log; "
         "while :; do sleep 0.1; done"
     )
     probe = {
         "exec": {"command": ["grep", "-q", f"{name}-up", "/v/log"]},
         "periodSeconds": 1,
-        "failureThreshold": 30,
+        "failureThreshold": 120,
+        "timeoutSeconds": 20,
     }
     return says(name, script, restartPolicy="Always", startupProbe=probe, **more)
 
@@ -192,10 +193,10 @@ async def test_sidecars_end_in_reverse(space: Space) -> None:
     "[NodeConformance]",
 )
 async def test_sidecars_exit_codes_do_not_count(space: Space) -> None:
-    fails = sh("trap 'exit 5' TERM; while :; do sleep 0.1; done", "fails", restartPolicy="Always")
-    deaf = sh("trap '' TERM; while :; do sleep 0.1; done", "deaf", restartPolicy="Always")
-    done = await space.pod(
-        pod("p", "sleep 0.5", initContainers=[fails, deaf], terminationGracePeriodSeconds=2)
+    fails = side("fails", "exit 5")
+    deaf = says("deaf", "trap '' TERM; while :; do sleep 0.1; done", restartPolicy="Always")
+    await space.pod(
+        pod("p", "sleep 0.5", initContainers=[fails, deaf], terminationGracePeriodSeconds=2, **LOG)
     )
     done = await space.until("p", over)
     assert phase(done) == "Succeeded"
@@ -225,10 +226,10 @@ async def test_too_slow_to_end(space: Space) -> None:
 )
 async def test_ended_while_it_begins(space: Space) -> None:
     inits = [sh(FOREVER, "side", restartPolicy="Always"), sh(FOREVER, "init")]
-    await space.pod(pod("p", "true", initContainers=inits, terminationGracePeriodSeconds=30))
+    await space.pod(pod("p", "true", initContainers=inits, terminationGracePeriodSeconds=300))
     await space.until("p", lambda p: "running" in status_of(p, "init")["state"])
     await space.delete("p")
-    await space.gone("p", timeout_s=25)
+    await space.gone("p")  # in less than the grace period, that is
 
 
 @behaviour(
@@ -252,8 +253,10 @@ async def test_sidecar_does_not_start(space: Space) -> None:
     "recovers [NodeConformance]"
 )
 async def test_sidecar_recovers(space: Space) -> None:
-    probe = {"exec": {"command": ["sh", "-c", "[ $(grep -c side /v/log) -ge 2 ]"]}, "periodSeconds": 1}
-    late = says("side", FOREVER, restartPolicy="Always", startupProbe={**probe, "failureThreshold": 1})
+    # It looks when the run has noted its beginning: `/tmp` is each run's own.
+    look = "until test -e /tmp/noted; do sleep 0.1; done; [ $(grep -c side /v/log) -ge 2 ]"
+    probe = {"exec": {"command": ["sh", "-c", look]}, "failureThreshold": 1, "timeoutSeconds": 60}
+    late = says("side", f"touch /tmp/noted; {FOREVER}", restartPolicy="Always", startupProbe=probe)
     await space.pod(pod("p", says("main", FOREVER), initContainers=[late], restartPolicy="Always", **LOG))
     after = await space.until("p", ready)
     assert status_of(after, "side")["restartCount"] == 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from switchboard.kube import JOBS, PODS, Object
@@ -14,6 +14,7 @@ from tests.infra.local.behaviours.manifests import (
     condition,
     job,
     mount,
+    over,
     phase,
     ready,
     sh,
@@ -58,7 +59,8 @@ async def test_restarted_in_place(space: Space) -> None:
         space, job("j", container, restart="OnFailure", completions=2, parallelism=2, pod=volumes)
     )
     assert ended["status"]["succeeded"] == 2
-    assert all(status_of(p)["restartCount"] == 1 for p in space.all())
+    pods = await space.until_all(lambda pods: len(pods) == 2 and all(over(p) for p in pods))
+    assert [status_of(p)["restartCount"] for p in pods] == [1, 1]
 
 
 @behaviour("[sig-apps] Job should fail to exceed backoffLimit")
@@ -224,17 +226,15 @@ def jobs_of(space: Space, name: str) -> list[Object]:
     "[sig-apps] CronJob should set the cronjob-scheduled-timestamp annotation on a job",
     long=True,
 )
-async def test_by_the_clock(space: Space) -> None:
+async def test_by_the_clock(space: Space, begun: asyncio.Event) -> None:
     """One real minute for all: a Job of the last minute is under way already when the next is due.
 
     Or several: minutes may have gone by when the tests beside it let this one look again.
     """
     policies = ("Allow", "Forbid", "Replace")
-    while (now := datetime.now(UTC)).second > 40:
-        # A minute that ends before the Jobs under way are known would start more, rightly.
-        await asyncio.sleep(60 - now.second)
     for policy in policies:
-        await space.create(CRON_JOBS, cron(policy.lower(), FOREVER, concurrencyPolicy=policy))
+        # Suspended: a minute that ends before the Jobs under way are known would start more, rightly.
+        await space.create(CRON_JOBS, cron(policy.lower(), FOREVER, concurrencyPolicy=policy, suspend=True))
         made = await space.get(policy.lower(), CRON_JOBS)
         owner = {
             "apiVersion": "batch/v1",
@@ -255,9 +255,10 @@ async def test_by_the_clock(space: Space) -> None:
         active = {"status": {"active": [{**known, "uid": before["metadata"]["uid"]}]}}
         await space.patch(policy.lower(), active, CRON_JOBS, subresource="status")
     await space.create(CRON_JOBS, cron("suspended", FOREVER, suspend=True))
-    due = now.replace(second=0, microsecond=0) + timedelta(minutes=1)
-    left = (due - now).total_seconds() + 600
-    await space.until_all(lambda _: len(jobs_of(space, "allow")) >= 2, JOBS, timeout_s=left)
+    for policy in policies:
+        await space.patch(policy.lower(), {"spec": {"suspend": False}}, CRON_JOBS)
+    begun.set()
+    await space.until_all(lambda _: len(jobs_of(space, "allow")) >= 2, JOBS, timeout_s=300)
     await space.until_all(
         lambda _: (
             [j["metadata"]["name"] for j in jobs_of(space, "replace")] not in ([], ["replace-before"])

@@ -26,7 +26,7 @@ from tests.infra.local.behaviours.scenario import behaviour
 
 @behaviour("[sig-cli] Kubectl logs logs should be able to retrieve and filter logs [Conformance]")
 async def test_logs(space: Space) -> None:
-    script = "echo one; echo two; sleep 1.5; echo three"
+    script = "echo one; echo two; sleep 3; echo three"
     await space.pod(pod("p", script))
     await space.until("p", over)
 
@@ -39,7 +39,7 @@ async def test_logs(space: Space) -> None:
     (stamped,) = await lines("--tail=1", "--timestamps")
     stamp, _, text = stamped.partition(" ")
     assert text == "three"
-    # Its whole second: the lines before are a second and a half older.
+    # Its whole second: the lines before are three seconds older.
     assert await lines(f"--since-time={stamp[:19]}Z") == ["three"]
     assert await lines("--since=24h") == ["one", "two", "three"]
 
@@ -57,6 +57,9 @@ async def test_logs_of_many(space: Space) -> None:
     }
     await space.create(DEPLOYMENTS, body)
     pods = await space.until_all(lambda pods: len(pods) == 2 and all(ready(p) for p in pods))
+    for p in pods:
+        for container in ("first", "second"):
+            await space.said(p["metadata"]["name"], f"{container}\n", container)
     assert (await space.kubectl("logs", pods[0]["metadata"]["name"])).splitlines()[-1] == "second"
     every = await space.kubectl("logs", "deployment/d", "--all-pods=true", "--all-containers=true")
     assert sorted(line.split()[-1] for line in every.splitlines()) == ["first", "first", "second", "second"]
@@ -92,6 +95,7 @@ async def test_replication_controller(space: Space) -> None:
     described = await space.kubectl("describe", "pod", name)
     for wanted in ("Controlled By:", "ReplicationController/rc", "Started", "Annotations:", "x: y"):
         assert wanted in described
+    await space.until("rc", lambda r: r["status"]["readyReplicas"] == 2, REPLICATION_CONTROLLERS)
     assert "2 current / 2 desired" in await space.kubectl("describe", "rc", "rc")
     await space.kubectl("expose", "rc", "rc", "--name=front", "--port=80", "--target-port=8080")
     address = (await space.get("front", SERVICES))["spec"]["clusterIP"]
@@ -114,6 +118,7 @@ async def test_run_and_replace(space: Space) -> None:
     body: Object = json.loads(await space.kubectl("get", "pod", "p", "-o", "json"))
     assert body["metadata"]["labels"]["color"] == "blue"
     body["spec"]["containers"][0]["image"] = "busybox:1.36"
+    del body["metadata"]["resourceVersion"]  # its status may change meanwhile
     await space.kubectl("replace", "-f", "-", stdin=json.dumps(body))
     after = await space.until("p", lambda p: status_of(p, "p")["restartCount"] == 1 and ready(p))
     assert status_of(after, "p")["image"] == "busybox:1.36"
@@ -151,7 +156,7 @@ async def test_small_things(space: Space) -> None:
     await space.until("p", over)
     await space.event("p", "Started")
     assert "Started" in await space.kubectl("events", "--for=pod/p")
-    await space.kubectl("wait", "--for=delete", "pod/not-there", "--timeout=5s")
+    await space.kubectl("wait", "--for=delete", "pod/not-there", "--timeout=60s")
 
 
 @behaviour("[sig-network] Services should serve a basic endpoint from pods [Conformance]")
@@ -163,9 +168,13 @@ async def test_service(space: Space) -> None:
     await space.create(
         SERVICES, {"metadata": {"name": "web"}, "spec": {"selector": {"app": "web"}, "ports": ports}}
     )
-    await space.until_all(lambda pods: len(pods) == 2 and all(ready(p) for p in pods))
+    first = await space.until_all(lambda pods: len(pods) == 2 and all(ready(p) for p in pods))
     asks = "for i in 1 2 3 4 5 6; do until curl -sf -o /dev/null http://web/; do sleep 0.1; done; done; echo answered"
     assert await space.output(pod("asks", asks)) == "answered\n"
     await space.kube.request("DELETE", PODS.path(space.name), params={"labelSelector": "app=web"})
-    await space.until_all(lambda pods: len(pods) == 2 and all(ready(p) for p in pods), app="web")
+    old = {p["metadata"]["uid"] for p in first}
+    await space.until_all(
+        lambda pods: len(pods) == 2 and all(ready(p) and p["metadata"]["uid"] not in old for p in pods),
+        app="web",
+    )
     assert await space.output(pod("asks-again", asks)) == "answered\n"

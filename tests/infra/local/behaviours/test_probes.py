@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from switchboard.kube import Object
-from tests.infra.local.behaviours.cluster import Space
+from tests.infra.local.behaviours.cluster import WAIT_S, Space
 from tests.infra.local.behaviours.manifests import (
     FOREVER,
     condition,
@@ -133,7 +133,10 @@ async def test_never_ready(space: Space) -> None:
             restartPolicy="Always",
         )
     )
-    await asyncio.sleep(5)
+    for name, saying in (("slow", "timed out"), ("fails", "probe failed")):
+        await space.until("p", lambda p, one=name: status_of(p, one)["state"]["running"])
+        await space.event("p", "Unhealthy", saying)
+    await asyncio.sleep(3)
     after = await space.get("p")
     for name in ("slow", "fails"):
         assert status_of(after, name)["restartCount"] == 0
@@ -148,10 +151,10 @@ async def test_never_ready(space: Space) -> None:
     "restart [Conformance] [NodeConformance]"
 )
 async def test_ready_after_the_delay(space: Space) -> None:
-    await space.pod(pod("p", sh(FOREVER, readinessProbe=execute("true", initialDelaySeconds=3))))
-    running = await space.until("p", lambda p: status_of(p)["state"]["running"])
-    assert not ready(running)
+    made = await space.pod(pod("p", sh(FOREVER, readinessProbe=execute("true", initialDelaySeconds=3))))
     after = await space.until("p", ready)
+    runs = (v for v in space.seen(made) if v["status"].get("containerStatuses"))
+    assert not ready(next(v for v in runs if "running" in status_of(v)["state"]))
     begun = datetime.fromisoformat(status_of(after)["state"]["running"]["startedAt"])
     (turn,) = (one for one in after["status"]["conditions"] if one["type"] == "Ready")
     then = datetime.fromisoformat(turn["lastTransitionTime"])
@@ -186,7 +189,9 @@ async def test_startup_delays_liveness(space: Space) -> None:
 async def test_startup_enables_liveness(space: Space) -> None:
     startup = execute("cat /tmp/started", failureThreshold=60)
     script = "sleep 2; touch /tmp/started; " + FOREVER
-    after = await restarts(space, sh(script, startupProbe=startup, livenessProbe=execute("false")))
+    # Its failures count for long enough that it is reported to have started before it is restarted.
+    liveness = execute("false", failureThreshold=5)
+    after = await restarts(space, sh(script, startupProbe=startup, livenessProbe=liveness))
     assert any(status_of(v)["started"] for v in space.seen(after) if v["status"].get("containerStatuses"))
 
 
@@ -196,9 +201,9 @@ async def test_startup_enables_liveness(space: Space) -> None:
 async def test_ready_with_startup(space: Space) -> None:
     startup = execute("cat /tmp/started", failureThreshold=60)
     script = "sleep 2; touch /tmp/started; " + FOREVER
-    readiness = {**execute("true"), "periodSeconds": 60}
+    readiness = {**execute("true"), "periodSeconds": 600}
     made = await space.pod(pod("p", sh(script, startupProbe=startup, readinessProbe=readiness)))
-    await space.until("p", ready, timeout_s=25)
+    await space.until("p", ready)  # in less than that, that is
     waited = [v for v in space.seen(made) if v["status"].get("containerStatuses")]
     assert not any(status_of(v)["ready"] and not status_of(v)["started"] for v in waited)
 
@@ -210,9 +215,8 @@ async def test_ready_with_startup(space: Space) -> None:
 async def test_grace_of_liveness(space: Space) -> None:
     probe = execute("false", terminationGracePeriodSeconds=1)
     deaf = "trap '' TERM; while :; do sleep 0.2; done"
-    begun = asyncio.get_running_loop().time()
     after = await restarts(space, sh(deaf, livenessProbe=probe), terminationGracePeriodSeconds=500)
-    assert asyncio.get_running_loop().time() - begun < 60
+    assert WAIT_S < 500, "it was no longer waited for than that"
     assert terminated(after)["exitCode"] == 137
     await space.delete("p", grace_period_s=1)
 
@@ -244,10 +248,10 @@ async def test_unready_while_it_ends(space: Space) -> None:
     container = sh(
         slow, readinessProbe=probe, livenessProbe=probe, startupProbe=execute("cat /tmp/ok", **HOLDS)
     )
-    made = await space.pod(pod("p", container, terminationGracePeriodSeconds=20, restartPolicy="Always"))
+    made = await space.pod(pod("p", container, terminationGracePeriodSeconds=60, restartPolicy="Always"))
     await space.until("p", ready)
-    await space.delete("p", grace_period_s=20)
-    await space.until("p", lambda p: not ready(p) and p["metadata"].get("deletionTimestamp"))
+    await space.delete("p", grace_period_s=60)
+    await space.once(made, lambda p: not ready(p) and p["metadata"].get("deletionTimestamp"))
     await space.gone("p")
     last = space.seen(made)[-1]
     assert status_of(last)["restartCount"] == 0
@@ -307,7 +311,7 @@ async def test_exec_hooks(space: Space) -> None:
     script = "trap 'echo ended; sleep 1; exit 0' TERM; while :; do sleep 0.1; done"
     await space.pod(pod("p", sh(script, lifecycle=hooks)))
     await space.until("p", ready)
-    assert await space.log("p") == "begun\n"
+    await space.said("p", "begun\n")
     async with space.cluster.kubectl_running("-n", space.name, "logs", "-f", "p") as process:
         assert process.stdout is not None
         assert await asyncio.wait_for(process.stdout.readline(), 60) == b"begun\n"  # it follows from here on
@@ -342,14 +346,14 @@ async def test_http_hooks(space: Space) -> None:
         pod("p", sh(FOREVER, lifecycle={"postStart": hook("/poststart"), "preStop": hook("/prestop")}))
     )
     await space.until("p", ready)
-    assert "/poststart" in await space.log("target")
+    await space.said("target", "/poststart\n")
     await space.delete("p", grace_period_s=20)
     await space.gone("p")
-    assert "/prestop" in await space.log("target")
+    await space.said("target", "/poststart\n/prestop\n")
 
 
 async def _reachable(host: str) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(WAIT_S):
         while True:
             try:
                 _, writer = await asyncio.open_connection(host, 8080)
@@ -373,7 +377,7 @@ async def test_sleep_hook(space: Space) -> None:
 
     async def lasts(name: str, seconds: int, script: str, grace_s: int, then_s: int | None = None) -> float:
         hooks = {"preStop": {"sleep": {"seconds": seconds}}}
-        await space.pod(pod(name, sh(script, lifecycle=hooks), terminationGracePeriodSeconds=30))
+        await space.pod(pod(name, sh(script, lifecycle=hooks), terminationGracePeriodSeconds=400))
         await space.until(name, lambda p: over(p) if script == "exit 0" else ready(p))
         begun = loop.time()
         await space.delete(name, grace_period_s=grace_s)
@@ -384,11 +388,12 @@ async def test_sleep_hook(space: Space) -> None:
         return loop.time() - begun
 
     whole, cut, ended = await asyncio.gather(
-        lasts("whole", 3, FOREVER, 30), lasts("cut", 25, FOREVER, 25, 2), lasts("ended", 20, "exit 0", 30)
+        lasts("whole", 3, FOREVER, 300),
+        lasts("cut", 300, FOREVER, 300, 2),
+        lasts("ended", 300, "exit 0", 300),
     )
-    assert 2.9 < whole < 20
-    assert cut < 20
-    assert ended < 15
+    assert whole > 2.9
+    assert max(whole, cut, ended) < 200
 
 
 @behaviour(
@@ -426,4 +431,4 @@ async def test_hook_before_a_restart(space: Space) -> None:
         await space.pod(pod(name, container, restartPolicy="Always", volumes=volumes))
     for name in ("live", "start"):
         await space.until(name, lambda p: status_of(p)["restartCount"] == 1 and ready(p))
-        assert await space.log(name) == "hook\n"
+        await space.said(name, "hook\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
 from pathlib import Path
 
@@ -285,8 +286,9 @@ async def test_resize(space: Space) -> None:
         return {"limits": {"cpu": cores}, "requests": {"cpu": cores}}
 
     await space.pod(pod("runs", sh(FOREVER, resources=asking("100m"))))
-    runs = await space.until("runs", lambda p: phase(p) == "Running")
+    runs = copy.deepcopy(await space.until("runs", lambda p: phase(p) == "Running"))
     runs["spec"]["containers"][0]["resources"] = asking("200m")
+    del runs["metadata"]["resourceVersion"]  # its status may change meanwhile
     said = await space.kubectl("replace", "--subresource=resize", "-f", "-", stdin=json.dumps(runs), ok=False)
     assert "Pod running on node without support for resize" in said
 
@@ -298,7 +300,8 @@ async def test_resize(space: Space) -> None:
     ]
     main = sh(FOREVER, resources=asking("100m"))
     await space.pod(pod("begins", main, initContainers=inits, volumes=[{"name": "v", "emptyDir": {}}]))
-    begins = await space.until("begins", lambda p: status_of(p, "first")["state"]["running"])
+    begins = copy.deepcopy(await space.until("begins", lambda p: status_of(p, "first")["state"]["running"]))
+    del begins["metadata"]["resourceVersion"]
     begins["spec"]["initContainers"][0]["resources"] = asking("200m")
     begins["spec"]["containers"][0]["resources"] = asking("200m")
     await space.kubectl("replace", "--subresource=resize", "-f", "-", stdin=json.dumps(begins))

@@ -14,6 +14,7 @@ from tests.infra.local.behaviours.manifests import (
     FOREVER,
     POD_IP,
     http_server,
+    over,
     pod,
     ready,
     sh,
@@ -86,8 +87,8 @@ WAITS_FOR_A_REQUEST = """
 import os, signal, socket, sys
 signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
 server = socket.create_server((sys.argv[1], 0))
-open("/tmp/listens", "w").close()
 print(server.getsockname()[1], flush=True)
+open("/tmp/listens", "w").close()
 while True:
     client, _ = server.accept()
     print("a client came and sent", len(client.recv(3)), "bytes", flush=True)
@@ -102,14 +103,16 @@ async def _told_nothing(space: Space, host: str) -> tuple[bytes, str]:
     server |= {"command": ["python3", "-S", "-c", WAITS_FOR_A_REQUEST, host], "ports": []}
     await space.pod(pod("p", server))
     await space.until("p", ready)
-    (pod_port,) = (await space.log("p")).split()
+    pod_port = await space.first_word("p")
     async with forwarded(space, pod_port) as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write_eof()
         got = await asyncio.wait_for(reader.read(), 60)
         writer.close()
-    await space.delete("p", grace_period_s=20)
-    return got, await space.log("p", follow="true")
+    # Not deleted: then its log would go with it. The command itself ends with the container.
+    await space.kubectl("exec", "p", "--", "kill", "1", ok=False)
+    await space.until("p", over)
+    return got, await space.log("p")
 
 
 @behaviour(
@@ -212,9 +215,9 @@ async def test_grpc(space: Space) -> None:
     await space.pod(pod("good", grpc_server(9999), restartPolicy="Always"))
     await space.pod(pod("bad", grpc_server(1), restartPolicy="Always"))
     await space.until("bad", lambda p: status_of(p)["restartCount"] >= 1)
-    good = await space.until("good", ready)
+    await space.until("good", ready)
     await asyncio.sleep(2)
-    assert status_of(good)["restartCount"] == 0
+    assert status_of(await space.get("good"))["restartCount"] == 0
 
 
 @behaviour(

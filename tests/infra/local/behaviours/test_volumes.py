@@ -167,6 +167,7 @@ async def test_config_map_updates(space: Space) -> None:
     )
     await space.pod(pod("p", sh(script, volumeMounts=[mount(n, f"/{n}") for n in names]), volumes=volumes))
     await space.until("p", ready)
+    await space.said("p", " de ca fe ba d0 fe ff\nbegun\n")
     await space.patch("live", {"data": {"a": "two"}}, CONFIG_MAPS)
     await space.delete("goes", CONFIG_MAPS)
     await space.create(CONFIG_MAPS, {"metadata": {"name": "comes"}, "data": {"a": "one"}})
@@ -219,7 +220,7 @@ async def test_a_key_that_is_not_there(space: Space) -> None:
     volumes = [{"name": "v", "secret": {"secretName": "s", "items": [{"key": "none", "path": "p"}]}}]
     await space.pod(pod("p", sh(FOREVER, volumeMounts=[mount("v", "/v")]), volumes=volumes))
     assert "references non-existent" in (await space.event("p", "FailedMount"))["message"]
-    assert waiting(await space.get("p")) == "ContainerCreating"
+    await space.until("p", lambda p: waiting(p) == "ContainerCreating")
 
 
 @behaviour(

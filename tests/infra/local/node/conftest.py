@@ -32,7 +32,7 @@ from switchboard.kube import (
 from tests.conftest import ControlPlane
 
 NODE = "public-2"
-WAIT_S = 60.0
+WAIT_S = 120.0
 SETTINGS = Settings(
     back_off=BackOff(first_s=0.3, most_s=3.0),
     refresh_s=0.5,
@@ -144,6 +144,14 @@ class Space:
         """As `kubectl logs` gets it: through the API server, from the node."""
         path = PODS.path(self.name, name, "log")
         return str(await self.kube.request("GET", path, params={"container": container, **query}))
+
+    async def said(self, name: str, text: str) -> None:
+        """Wait until it has logged exactly that: one that runs may not have come to its first word."""
+
+        async def so() -> bool:
+            return await self.log(name) == text
+
+        await wait(so, f"{name} has not said {text!r}")
 
     async def event(self, name: str, reason: str) -> Object:
         """The event of that reason about that object, once it is there."""

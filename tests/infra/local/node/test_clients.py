@@ -17,7 +17,7 @@ from infra.local.node.clients import while_there
 from tests.infra.certificates import self_signed_pair
 
 HOST = "127.37.0.4"
-DEADLINE_S = 30.0
+DEADLINE_S = 120.0
 
 
 @dataclass

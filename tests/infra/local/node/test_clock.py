@@ -42,6 +42,11 @@ def restarted(times: int) -> Callable[[Object], bool]:
     return lambda pod: is_ready(pod) and main(pod)["restartCount"] == times
 
 
+def began(pod: Object) -> bool:
+    """Did it come to run? On a machine that is busy its time may be up already."""
+    return pod["status"]["phase"] == "Failed" or is_ready(pod)
+
+
 async def test_a_clock_that_jumps(clock: RunningNode, space: Space) -> None:
     node = clock
     await space.run(
@@ -52,7 +57,7 @@ async def test_a_clock_that_jumps(clock: RunningNode, space: Space) -> None:
     )
     await space.run("limited", *FOREVER, pod={"activeDeadlineSeconds": 8})
     before = await space.until("steady", is_ready)
-    await space.until("limited", is_ready)
+    await space.until("limited", began)
     last = await renewed(node)
     for restarts, jump in ((1, AHEAD), (2, -AHEAD)):
         node.clock_is_off = jump
@@ -74,7 +79,8 @@ async def test_a_clock_that_jumps_while_the_agent_is_down(
     for name, spec in (("hour", {"activeDeadlineSeconds": 3600}), ("limited", {"activeDeadlineSeconds": 12})):
         await space.run(name, *FOREVER, pod=spec)
     await space.run("later", *FOREVER)
-    before = {name: await space.until(name, is_ready) for name in ("hour", "limited", "later")}
+    before = {name: await space.until(name, is_ready) for name in ("hour", "later")}
+    await space.until("limited", began)
     await clock.stop()
     clock.clock_is_off = jump
     await clock.start()

@@ -9,17 +9,19 @@ import pytest
 
 from switchboard import labels
 from switchboard.kube import CONFIG_MAPS, JOBS, LEASES, NODES, PODS, SECRETS, SERVICES, Object
-from tests.infra.local.node.conftest import NODE, WAIT_S, RunningNode, Space, condition, is_ready, main
+from tests.infra.local.node.conftest import NODE, WAIT_S, RunningNode, Space, condition, is_ready, main, wait
 
 SWITCHBOARD = "switchboard.dev/switchboard:0.1.0"
 
 
 async def test_the_node_is_registered(node: RunningNode, space: Space) -> None:
-    async def ready() -> Object:
+    async def ready() -> bool:
         found = await node.kube.get(NODES, NODE)
-        return found if condition(found, "Ready") == "True" else {}
+        leases = await node.kube.list(LEASES, "kube-node-lease")
+        return condition(found, "Ready") == "True" and NODE in {one["metadata"]["name"] for one in leases}
 
-    found = await ready()
+    await wait(ready, "the node isn't ready")
+    found = await node.kube.get(NODES, NODE)
     layout = node.plane.layout.node(NODE)
     shown = found["metadata"]["labels"]
     assert shown[labels.HOSTNAME] == NODE
@@ -97,13 +99,18 @@ async def test_what_a_pod_sees(space: Space) -> None:
 
 async def test_init_containers_and_sidecars_come_first_and_end_last(space: Space) -> None:
     order = {"name": "order", "mountPath": "/order"}
-    wait = "trap 'echo side-ends >> /order/log; exit 0' TERM; echo side >> /order/log; while :; do sleep 0.1; done"
+    side = "trap 'echo side-ends >> /order/log; exit 0' TERM; echo side >> /order/log; while :; do sleep 0.1; done"
 
     def one(name: str, script: str, **more: object) -> Object:
         command = ["sh", "-c", script]
         return {"name": name, "image": "debian:bookworm", "command": command, "volumeMounts": [order], **more}
 
-    side_started = {"exec": {"command": ["grep", "-q", "side", "/order/log"]}, "periodSeconds": 1}
+    side_started = {
+        "exec": {"command": ["grep", "-q", "side", "/order/log"]},
+        "periodSeconds": 1,
+        "failureThreshold": 120,
+    }
+    side_started["timeoutSeconds"] = 20
     await space.run(
         "ordered",
         "sh",
@@ -111,10 +118,10 @@ async def test_init_containers_and_sidecars_come_first_and_end_last(space: Space
         "echo main >> /order/log; cat /order/log",
         pod={
             "restartPolicy": "Never",
-            "terminationGracePeriodSeconds": 20,
+            "terminationGracePeriodSeconds": 60,
             "initContainers": [
                 one("first", "echo first >> /order/log"),
-                one("side", wait, restartPolicy="Always", startupProbe=side_started),
+                one("side", side, restartPolicy="Always", startupProbe=side_started),
                 one("second", "echo second >> /order/log"),
             ],
             "volumes": [{"name": "order", "emptyDir": {}}],
@@ -137,13 +144,13 @@ async def test_ready_when_the_probe_says_so_and_not_ready_once_deleted(space: Sp
         "8080",
         "--bind",
         "$(POD_IP)",
-        pod={"terminationGracePeriodSeconds": 30},
+        pod={"terminationGracePeriodSeconds": 300},
         image=SWITCHBOARD,
         env=[{"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}],
         ports=[{"name": "http", "containerPort": 8080}],
         readinessProbe={"httpGet": {"path": "/", "port": "http"}, "periodSeconds": 1},
         livenessProbe={"tcpSocket": {"port": "http"}, "initialDelaySeconds": 30},
-        lifecycle={"preStop": {"sleep": {"seconds": 20}}},
+        lifecycle={"preStop": {"sleep": {"seconds": 200}}},
     )
     pod = await space.until("probed", is_ready)
     assert main(pod)["started"]
@@ -327,6 +334,11 @@ async def test_listening_on_all_addresses_is_named(space: Space) -> None:
     )
     await space.run("greedy", "python3", "-c", script, image=SWITCHBOARD)
     message = (await space.event("greedy", "BindsAllAddresses"))["message"]
+
+    async def printed() -> bool:
+        return (await space.log("greedy")).endswith("\n")  # it listens before it says so
+
+    await wait(printed, "it doesn't say its port")
     assert f"port {(await space.log('greedy')).strip()}:" in message
 
 

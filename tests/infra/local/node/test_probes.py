@@ -127,7 +127,8 @@ async def execute(argv: list[str], timeout_s: float) -> ExecResult:
 
 async def one(port: int = 0, **probe: Any) -> Answer:
     body = container(ports=[{"name": "http", "containerPort": port}])
-    return await ask(probe, body, HOST, execute)
+    patient = {"timeoutSeconds": 60, **probe}  # a busy machine may take longer than the second that it has
+    return await ask(patient, body, HOST, execute)
 
 
 @pytest.mark.parametrize(
@@ -149,7 +150,8 @@ async def test_tcp_and_what_is_wrong(http: int) -> None:
     assert (await one(tcpSocket={"port": http})).ok
     assert "refused" in (await one(tcpSocket={"port": 1})).message
     assert "no port named 'x'" in (await one(tcpSocket={"port": "x"})).message
-    assert "of the kind udp are not supported" in (await one(udp={"port": http})).message
+    other = await ask({"udp": {"port": http}}, container(), HOST, execute)
+    assert "of the kind udp are not supported" in other.message
 
 
 @pytest.mark.parametrize(
@@ -164,7 +166,8 @@ async def test_tcp_and_what_is_wrong(http: int) -> None:
     ],
 )
 async def test_grpc(grpc_health: int, service: str, why: str) -> None:
-    answer = await one(grpc={"port": grpc_health, "service": service})
+    more = {"timeoutSeconds": 1} if service == "slow" else {}
+    answer = await one(grpc={"port": grpc_health, "service": service}, **more)
     assert answer.ok is (why == "")
     assert answer.message.endswith(why)
 
@@ -193,7 +196,7 @@ for answer in asyncio.run(main()):
 assert found and not any(found), found
 """
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", script)
-    assert await asyncio.wait_for(process.wait(), timeout=60) == 0
+    assert await asyncio.wait_for(process.wait(), timeout=120) == 0
 
 
 async def test_https_probes_share_a_context(https: int) -> None:
@@ -220,7 +223,7 @@ async def test_a_prober_tells_changes_only_and_a_startup_probe_ends() -> None:
     prober = Prober(
         "startup", probe, container(), HOST, flaky, lambda ok, _: verdicts.append(ok), failures.append
     )
-    await asyncio.wait_for(prober.run(ran_s=0), timeout=10)
+    await asyncio.wait_for(prober.run(ran_s=0), timeout=60)
     assert verdicts == [True]
     assert failures == ["no"]
 
@@ -255,7 +258,7 @@ async def test_a_container_that_starts_is_looked_at_early(
         kind, probe, container(), HOST, slow_starter, lambda ok, _: verdicts.append(ok), failures.append
     )
     task = asyncio.create_task(prober.run(ran_s=0))
-    await asyncio.wait_for(enough.wait(), timeout=30)
+    await asyncio.wait_for(enough.wait(), timeout=120)
     await asyncio.sleep(0.2)  # long enough for another look, where there is one
     task.cancel()
     assert (verdicts, failures) == (told, ["no"])

@@ -293,7 +293,7 @@ class TestLogs:
                 await asyncio.sleep(0.01)
 
         reader = asyncio.create_task(follow())
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(120):
             await until(b"1\n")
             with path.open("ab") as file:
                 file.write(stamp + b"2\n")

@@ -64,7 +64,7 @@ class Site:
                 stderr=log,
             )
         self.started.append(process)
-        await until(lambda: self.ready or process.poll() is not None, 30, "proxy ready")
+        await until(lambda: self.ready or process.poll() is not None, 120, "proxy ready")
         assert process.poll() is None, processes.tail(self.layout.logs / "proxy.log")
         return process
 
@@ -78,7 +78,7 @@ def site(control_plane: ControlPlane) -> Iterator[Site]:
         for process in made.started:
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
-                process.wait(10)
+                process.wait(60)
         processes.stop(control_plane.layout.run / "proxy-envoy.json")
 
 
@@ -130,7 +130,7 @@ class Client:
         """The address of the backend that answers; empty where the connection is gone."""
         self.writer.write(b"hello\n")
         try:
-            line = await asyncio.wait_for(self.reader.readline(), 5)
+            line = await asyncio.wait_for(self.reader.readline(), 60)
         except ConnectionError:
             return ""
         return line.decode().split(" ")[0]

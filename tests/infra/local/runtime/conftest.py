@@ -38,9 +38,10 @@ class Box:
         return await self.runtime.wait(id)
 
     def lines(self, id: str, stream: str | None = None) -> list[str]:
-        """The texts that a container logged."""
+        """The texts that a container logged, as far as whole lines of them are there."""
         path = self.folder / "logs" / f"{id}.log"
-        parts = [line.split(" ", 3) for line in path.read_text().splitlines()]
+        whole, _, _ = (path.read_text() if path.exists() else "").rpartition("\n")
+        parts = [line.split(" ", 3) for line in whole.splitlines()]
         return [text for _, kind, _, text in parts if stream in (None, kind)]
 
 

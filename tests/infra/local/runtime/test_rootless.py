@@ -33,7 +33,7 @@ async def main(folder):
                              read_only_root=True, limits=Limits(64 << 20)))
     while "F end" not in (folder / "app.log").read_text():
         await asyncio.sleep(0.02)
-    out["exec"] = (await runtime.exec("app", ["id", "-u"], 10)).text
+    out["exec"] = (await runtime.exec("app", ["id", "-u"], 60)).text
     session = runtime.open("app", ["tty"], stdin=True, stderr=False, tty=True)
     await session.joined()
     await session.ended()
@@ -91,7 +91,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
             env=environment,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=300,
         )
         if "user namespace can't be made" in done.stderr:
             pytest.skip("user namespaces are not allowed here")

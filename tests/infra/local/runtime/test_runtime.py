@@ -35,7 +35,7 @@ PAGE = 4096
 APP = {"uid": 10001, "gid": 10001}
 
 
-async def until(condition: Callable[[], bool], deadline_s: float = 30) -> None:
+async def until(condition: Callable[[], bool], deadline_s: float = 120) -> None:
     async with asyncio.timeout(deadline_s):
         while not condition():
             await asyncio.sleep(0.01)
@@ -143,7 +143,7 @@ async def test_kill_ends_the_whole_tree(box: Box) -> None:
 async def test_pid_1_without_a_handler_ignores_sigterm_as_in_any_container(box: Box) -> None:
     await box.runtime.start(box.spec("c", "sleep", "1000"))
     await box.runtime.signal("c", signal.SIGTERM)
-    assert (await box.runtime.exec("c", ["true"], 10)).exit_code == 0
+    assert (await box.runtime.exec("c", ["true"], 60)).exit_code == 0
     await box.runtime.kill("c")
 
 
@@ -270,27 +270,27 @@ async def test_exec(box: Box) -> None:
     await started(box, "c", "cd /tmp; echo here > f; echo ready; sleep 1000", **APP, env={"COLOUR": "blue"})
     runtime = box.runtime
     done = await runtime.exec(
-        "c", ["sh", "-c", "id -u; cat /tmp/f; echo $COLOUR; cat /proc/1/comm >&2; exit 4"], 10
+        "c", ["sh", "-c", "id -u; cat /tmp/f; echo $COLOUR; cat /proc/1/comm >&2; exit 4"], 60
     )
     assert (done.exit_code, done.timed_out) == (4, False)
     assert done.text.split() == ["10001", "here", "blue", "sh"]
-    missing = await runtime.exec("c", ["nosuchprogram"], 10)
+    missing = await runtime.exec("c", ["nosuchprogram"], 60)
     assert missing.exit_code == 127
     assert "not found" in missing.text
-    background = await runtime.exec("c", ["sh", "-c", "sleep 1000 & echo done"], 10)  # its output stays open
+    background = await runtime.exec("c", ["sh", "-c", "sleep 1000 & echo done"], 60)  # its output stays open
     assert (background.exit_code, background.output) == (0, b"done\n")
-    much = await runtime.exec("c", ["head", "-c", "3000000", "/dev/zero"], 10)
+    much = await runtime.exec("c", ["head", "-c", "3000000", "/dev/zero"], 60)
     assert (much.exit_code, len(much.output)) == (0, 1 << 20)
-    killed = await runtime.exec("c", ["sh", "-c", "kill -9 $$"], 10)
+    killed = await runtime.exec("c", ["sh", "-c", "kill -9 $$"], 60)
     assert killed.exit_code == 137
 
 
 async def test_exec_at_its_deadline_is_killed_with_its_children(box: Box) -> None:
     await box.runtime.start(box.spec("c", "sleep", "1000"))
-    done = await box.runtime.exec("c", ["sh", "-c", "echo begun; sleep 1001; echo never"], 0.5)
+    done = await box.runtime.exec("c", ["sh", "-c", "echo begun; sleep 1001; echo never"], 3)
     assert (done.exit_code, done.timed_out, done.output) == (137, True, b"begun\n")
-    left = await box.runtime.exec("c", ["sh", "-c", "cat /proc/[0-9]*/cmdline | tr '\\0' ' '"], 10)
-    assert "sleep 1001" not in left.text.replace("echo begun", "")
+    script = "while cat /proc/[0-9]*/cmdline | tr '\\0' ' ' | grep -q '[s]leep 1001'; do sleep 0.05; done"
+    assert (await box.runtime.exec("c", ["sh", "-c", script], 60)).exit_code == 0
 
 
 async def test_exec_where_nothing_runs(box: Box) -> None:
@@ -329,7 +329,7 @@ from infra.local.runtime import Runtime
 async def main():
     runtime = Runtime(Path(sys.argv[1]))
     states = await runtime.adopt()
-    inside = await runtime.exec("runs", ["cat", "/proc/1/comm"], 10)
+    inside = await runtime.exec("runs", ["cat", "/proc/1/comm"], 60)
     await runtime.signal("runs", signal.SIGTERM)
     end = await runtime.wait("runs")
     found = [[s.id, s.phase, s.pid, s.exit and s.exit.exit_code] for s in states]
@@ -342,7 +342,7 @@ asyncio.run(main())
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
     )
     assert done.returncode == 0, done.stderr
     found, inside, exit_code = json.loads(done.stdout)
@@ -411,7 +411,7 @@ async def test_shims_ignore_the_terminals_signals_and_are_nobodys_children(box: 
     shim = Folder(box.directory / "c").read_raw()["shim"]
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         os.kill(shim, number)
-    assert (await box.runtime.exec("c", ["true"], 10)).exit_code == 0
+    assert (await box.runtime.exec("c", ["true"], 60)).exit_code == 0
     parent, session = parent_and_session(shim)
     assert parent != os.getpid()
     assert session != os.getsid(0)
@@ -422,7 +422,8 @@ async def test_twenty_at_once(box: Box) -> None:
     start = (box.spec(id, "/bin/sh", "-c", "echo $0; sleep 1000", limits=Limits(64 * MI)) for id in ids)
     states = await asyncio.gather(*(box.runtime.start(spec) for spec in start))
     assert {state.phase for state in states} == {"running"}
-    await asyncio.gather(*(box.runtime.exec(id, ["true"], 30) for id in ids))
+    await asyncio.gather(*(box.runtime.exec(id, ["true"], 120) for id in ids))
+    await until(lambda: all(box.lines(id) for id in ids))
     await asyncio.gather(*(box.runtime.kill(id) for id in ids))
     await asyncio.gather(*(box.runtime.remove(id) for id in ids))
     assert list(box.directory.iterdir()) == []
@@ -434,7 +435,7 @@ async def test_the_same_id_twice_and_the_same_cgroup_twice(box: Box) -> None:
     await box.runtime.start(spec)
     with pytest.raises(StartError, match="there already"):
         await box.runtime.start(spec)
-    assert (await box.runtime.exec("c_0", ["true"], 10)).exit_code == 0
+    assert (await box.runtime.exec("c_0", ["true"], 60)).exit_code == 0
     record = Folder(box.directory / "c_0").read_record()
     assert record is not None
     if record.placement.directories:
@@ -471,9 +472,11 @@ async def test_remove_kills_what_runs_and_keeps_the_log(box: Box) -> None:
     assert box.lines("c") == ["ready"]
 
 
-async def test_a_start_that_is_cancelled_leaves_nothing(box: Box) -> None:
+@pytest.mark.parametrize("as_far_as", ["lock", "shim.log"])
+async def test_a_start_that_is_cancelled_leaves_nothing(box: Box, as_far_as: str) -> None:
     starting = asyncio.create_task(box.runtime.start(box.spec("c", "sleep", "1000")))
-    await until(lambda: (box.directory / "c" / "lock").exists())
+    while not there(f"{box.directory}/c/{as_far_as}"):
+        await asyncio.sleep(0)  # a busy machine might have started it at the end of any longer one
     starting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await starting

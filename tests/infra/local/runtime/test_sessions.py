@@ -18,7 +18,7 @@ from infra.local.runtime.sessions import read, read_late, write
 from tests.infra.local.runtime.conftest import Box
 
 APP: dict[str, Any] = {"uid": 10001, "gid": 10001, "supplemental_groups": (4242,)}
-DEADLINE_S = 30.0
+DEADLINE_S = 120.0
 
 
 async def text_of(fd: int, until: str = "") -> str:
@@ -49,7 +49,7 @@ async def test_a_command_is_as_the_container_s_own_program(box: Box) -> None:
     async with asyncio.timeout(DEADLINE_S):
         while "ready" not in (lines := box.lines("c")):
             await asyncio.sleep(0.01)
-    done = await box.runtime.exec("c", ["sh", "-c", looks], 10)
+    done = await box.runtime.exec("c", ["sh", "-c", looks], 60)
     assert done.text.splitlines() == lines[: lines.index("ready")]
     assert "groups=10001(app),4242" in lines[0]
 
@@ -96,17 +96,17 @@ async def test_a_terminal_of_the_container_s_own(box: Box) -> None:
 )
 async def test_what_cannot_be_executed(box: Box, argv: list[str], code: int, why: str) -> None:
     await box.runtime.start(box.spec("c", "sleep", "1000"))
-    assert await box.runtime.exec("c", argv, 10) == ExecResult(code, why.encode())
+    assert await box.runtime.exec("c", argv, 60) == ExecResult(code, why.encode())
 
 
 async def test_bounds(box: Box) -> None:
     await box.runtime.start(box.spec("c", "sleep", "1000"))
     for argv in ([], ["echo", "x" * 200_000]):
         with pytest.raises(ValueError, match="a command has 1 to 131,072 characters"):
-            await box.runtime.exec("c", argv, 10)
+            await box.runtime.exec("c", argv, 60)
     # More than may be inside at once: the others wait at the door.
     done = await asyncio.gather(
-        *(box.runtime.exec("c", ["sh", "-c", f"sleep 0.1; echo {n}"], 60) for n in range(90))
+        *(box.runtime.exec("c", ["sh", "-c", f"sleep 0.1; echo {n}"], DEADLINE_S) for n in range(90))
     )
     assert [result.text for result in done] == [f"{n}\n" for n in range(90)]
 
@@ -145,7 +145,7 @@ async def test_another_agent_finds_the_door_which_is_the_owner_s_alone(box: Box)
     assert stat.S_IMODE(door.stat().st_mode) == 0o600
     await box.runtime.close()
     again = Runtime(box.directory)
-    assert (await again.exec("c", ["echo", "hello"], 10)).text == "hello\n"
+    assert (await again.exec("c", ["echo", "hello"], 60)).text == "hello\n"
     await again.close()
 
 

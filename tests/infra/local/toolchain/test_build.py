@@ -250,9 +250,9 @@ def _slow_go(folder: Path) -> str:
 
 
 def _until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while not condition():
-        assert time.monotonic() < deadline, "waited for a minute in vain"
+        assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.02)
 
 
@@ -267,7 +267,7 @@ def _gone(pid: int) -> bool:
 def test_two_processes_make_it_once(tmp_path: Path) -> None:
     module = _module(tmp_path / "module")
     children = [_child(module), _child(module)]
-    outputs = [child.communicate(timeout=120)[0] for child in children]
+    outputs = [child.communicate(timeout=300)[0] for child in children]
     assert [child.returncode for child in children] == [0, 0], outputs
     log = (tmp_path / "cache" / "logs" / "tiny.log").read_text()
     assert log.count("$ go build") == 1, "the second took what the first had made"
@@ -288,7 +288,7 @@ def test_a_killed_build_ends_its_commands_and_the_next_run_goes_on(tmp_path: Pat
     child.send_signal(signal.SIGKILL)
     child.communicate()
     _until(lambda: _gone(command))
-    rest = waiting.communicate(timeout=120)[0]
+    rest = waiting.communicate(timeout=300)[0]
     assert waiting.returncode == 0, rest
     assert sorted(path.name for path in lookup.tools_dir().iterdir()) == [".locks", _recipe(module).key()]
 
@@ -299,7 +299,7 @@ def test_an_interrupt_ends_the_commands_and_leaves_nothing(tmp_path: Path) -> No
     child = _child(module, _slow_go(slow))
     _until(lambda: (slow / "begun").exists())
     child.send_signal(signal.SIGINT)
-    output = child.communicate(timeout=60)[0]
+    output = child.communicate(timeout=180)[0]
     assert child.returncode != 0
     assert "KeyboardInterrupt" in output
     _until(lambda: _gone(int((slow / "begun").read_text())))

@@ -14,7 +14,7 @@ import yaml
 
 from infra.local.runtime import UnknownImage, resolve
 from switchboard.kube import CONFIG_MAPS, DEPLOYMENTS, SERVICES, Object
-from tests.infra.local.behaviours.cluster import Cluster, Space
+from tests.infra.local.behaviours.cluster import WAIT_S, Cluster, Space
 from tests.infra.local.behaviours.conftest import LAB
 from tests.infra.local.behaviours.manifests import pod, ready, sh
 from tests.infra.local.behaviours.scenario import behaviour
@@ -114,7 +114,7 @@ async def test_redis_goes_on_from_its_replicas(space: Space) -> None:
         return (await talk(number, command))[0]
 
     async def until(number: int, expected: str, command: str) -> None:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(WAIT_S):
             while True:
                 with contextlib.suppress(OSError):
                     if expected in await ask(number, command):
@@ -165,7 +165,7 @@ async def test_nginx_changes_its_page_without_a_failed_request(space: Space) -> 
     await apply(space, documents("nginx"))
     await space.until("web", lambda d: d["status"].get("readyReplicas") == 2, DEPLOYMENTS)
     address = (await space.get("web", SERVICES))["spec"]["clusterIP"]
-    async with asyncio.timeout(60), aiohttp.ClientSession() as session:
+    async with asyncio.timeout(WAIT_S), aiohttp.ClientSession() as session:
         while True:  # the Service proxy knows of its first endpoint
             with contextlib.suppress(aiohttp.ClientError):
                 async with session.get(f"http://{address}/") as response:
@@ -179,7 +179,7 @@ async def test_nginx_changes_its_page_without_a_failed_request(space: Space) -> 
         await space.kubectl("rollout", "status", "deployment/web", "--timeout=120s")
         await space.until_all(lambda pods: len(pods) == 2, app="web")
         since = len(answers)
-        while len(answers) < since + 20:
+        while len(answers) < since + 30:  # some are under way
             await asyncio.sleep(0.05)
     assert {answer for answer in answers if answer not in ((200, "version 1"), (200, "version 2"))} == set()
     assert set(answers[-20:]) == {(200, "version 2")}
