@@ -43,11 +43,12 @@ def normalise(text: str) -> str:
 
 def _plain(text: str) -> str:
     text = unicodedata.normalize("NFKC", text).lower().translate(_FOLDED)
-    text = "".join(
-        " " if char.isspace() else char
-        for char in text
-        if char.isspace() or unicodedata.category(char) not in _INVISIBLE
-    )
+    if not text.isprintable():  # seldom: all others have no such character, and no space but the usual one
+        text = "".join(
+            " " if char.isspace() else char
+            for char in text
+            if char.isspace() or unicodedata.category(char) not in _INVISIBLE
+        )
     text = _REPEATS.sub(r"\1\1\1", _NUMBERS.sub("0", text))
     return _SPACES.sub(" ", text).strip()[:MAX_CHARS]
 

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -110,6 +110,20 @@ def log_safe(tally: Tally, quiet: float = 1 / len(SAFE)) -> Array:
 
 
 def _usual(spread: Array | float, sure: Array | float) -> Array:
+    if np.ndim(spread) == np.ndim(sure) == 0:
+        return _usual_of_one(float(spread), float(sure))
+    return _usual_of(spread, sure)
+
+
+@lru_cache(maxsize=64)
+def _usual_of_one(spread: float, sure: float) -> Array:
+    """A plan asks for the same thousands of times."""
+    found = _usual_of(spread, sure)
+    found.setflags(write=False)
+    return found
+
+
+def _usual_of(spread: Array | float, sure: Array | float) -> Array:
     """Log weights of the ratios where nothing is wrong; with Student's tails, since the spread is an estimate, up to
     MOST_USUAL. (scipy.stats has his density, and takes seconds and tens of megabytes to import.)"""
     steps = np.log(HARM)

@@ -27,7 +27,7 @@ AVAILABILITY, PART = 0.9999, 0.05
 WEIGHTS = (0.01, 0.02, 0.05, 0.1, 0.25, 0.5)
 MONTH_S = 30 * 86_400.0
 MOST_AN_HOUR, MOST_ASKED = 3600.0, 1000
-FINER, SIDE_BY_SIDE = 1.03, 24
+FINER, SIDE_BY_SIDE = 1.03, 64
 DISAGREED = MetricName.DISAGREED
 
 
@@ -242,11 +242,12 @@ def _smallest_harm(course: _Course, metric: Metric, rate: float) -> float | None
     """The lowest rate of a candidate that is shown to be harm, to FINER of its distance from the champion's."""
     most = (1.0 if metric.unit is Unit.REQUESTS else MOST_AN_HOUR) - rate
     low, high = metric.margin / 1000, most
-    if not _shown(course, metric, rate, np.array([high]))[0]:
-        return None
     while high / low > FINER:
         more = np.geomspace(low, high, SIDE_BY_SIDE)
-        seen = max(1, int(_shown(course, metric, rate, more).argmax()))
+        shown = _shown(course, metric, rate, more)
+        if not shown.any():
+            return None
+        seen = max(1, int(shown.argmax()))
         low, high = more[seen - 1], more[seen]
     return float(rate + high)
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+import unicodedata
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from models import corpus
-from models.text import MAX_CHARS, language, normalise
+from models.text import _INVISIBLE, MAX_CHARS, language, normalise
 from models.traditional import PAIRS
 
 
@@ -63,3 +66,11 @@ def test_long_texts_stay_bounded(text: str, times: int) -> None:
 )
 def test_language(text: str, expected: str) -> None:
     assert language(text) == expected
+
+
+def test_what_can_be_printed_is_neither_invisible_nor_a_space_of_another_kind() -> None:
+    """Of every character that there is: so a text of such characters is spared the look at each."""
+    printed = [char for char in map(chr, range(sys.maxunicode + 1)) if char.isprintable()]
+    assert len(printed) > 100_000
+    assert [char for char in printed if unicodedata.category(char) in _INVISIBLE] == []
+    assert [char for char in printed if char.isspace()] == [" "]
