@@ -18,7 +18,7 @@ from infra.local.node.container_spec import parse_run_id
 from infra.local.node.ending import end_container
 from infra.local.node.pod_volumes import unmount_memory
 from infra.local.node.records import Ended, PodRecord
-from infra.local.runtime import ContainerState, Runtime, cleanup
+from infra.local.runtime import ContainerState, NoSuchContainer, Runtime, cleanup
 from switchboard.kube import Object
 
 log = logging.getLogger(__name__)
@@ -70,18 +70,23 @@ async def _stop_one(
     if one is None or (container.phase == "exited" and container.run_id == state.id):
         return
     ended = asyncio.ensure_future(runtime.wait(state.id))
-    if state.exit is None:
-        await end_container(
-            runtime,
-            state.id,
-            one,
-            record.ip or "",
-            ended,
-            lambda: deadline,
-            lambda text: log.warning("pod %s: preStop of %s: %s", podspec.label(pod), name, text),
-        )
+    try:
+        if state.exit is None:
+            await end_container(
+                runtime,
+                state.id,
+                one,
+                record.ip or "",
+                ended,
+                lambda: deadline,
+                lambda text: log.warning("pod %s: preStop of %s: %s", podspec.label(pod), name, text),
+            )
+        exited = await ended
+    except NoSuchContainer:
+        await asyncio.gather(ended, return_exceptions=True)
+        return  # its removal was under way when the agent ended: the next one makes it anew
     container.attempt, container.run_id = attempt, state.id
     container.phase, container.problem, container.delay_s = "exited", None, 0.0
     container.started = container.ready = False
-    container.ended = Ended.of(state.id, await ended)
+    container.ended = Ended.of(state.id, exited)
     log.info("pod %s: container %s stopped at %s", podspec.label(pod), name, datetime.now(UTC))
