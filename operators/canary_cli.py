@@ -12,6 +12,7 @@ import typer
 
 from operators.drills import commands as drills
 from operators.releases import commands, reporting
+from operators.releases.access import SHADOW_S, ShadowOption
 from switchboard.errors import SwitchboardError
 from switchboard.printing import Output, OutputOption, columns, show
 from switchboard.progress import Progress
@@ -80,12 +81,7 @@ def plan(
         ),
     ] = None,
     hold_s: Annotated[float, typer.Option(min=10, max=86_400, help="How long a step is held.")] = 60,
-    shadow_s: Annotated[
-        int,
-        typer.Option(
-            "--shadow-seconds", min=0, max=86_400, help="How long requests are mirrored first; 0: none."
-        ),
-    ] = 30,
+    shadow_s: ShadowOption = SHADOW_S,
     within_minutes: Annotated[
         float, typer.Option(min=1, max=1440, help="Without a verdict by then, a release is inconclusive.")
     ] = 30,

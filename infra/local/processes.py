@@ -146,6 +146,7 @@ def start(program: Program) -> Record:
                 f"can't start {program.name}: {program.argv[0]}: {error.strerror}"
             ) from None
     _children[child.pid] = child
+    _yield_as_we_do(child.pid)
     record = Record(
         name=program.name,
         pid=child.pid,
@@ -156,6 +157,14 @@ def start(program: Program) -> Record:
     )
     _write(program.record, record)
     return record
+
+
+def _yield_as_we_do(pid: int) -> None:
+    """Under `nice`, it takes what others leave, as it should: the kernel shares processors among sessions first, all of
+    them equal (sched(7), "The autogroup feature"), and this is one of its own."""
+    if niceness := os.getpriority(os.PRIO_PROCESS, 0):
+        with contextlib.suppress(OSError):  # a kernel without it, or one that asks for more than we may give
+            Path(f"/proc/{pid}/autogroup").write_text(str(niceness))
 
 
 def ensure(program: Program, *, grace_s: float = 10.0) -> tuple[Record, bool]:

@@ -21,6 +21,14 @@ ContextOption = Annotated[
     str | None, typer.Option(help="Of kubectl; the current one by default.", show_default=False)
 ]
 NamespaceOption = Annotated[str, typer.Option("--namespace", "-n", help="Where ModelServers are.")]
+SHADOW_S = 30
+"""As `switchboard.api.model_release.Shadow` has it; the command's help needs no such imports."""
+ShadowOption = Annotated[
+    int,
+    typer.Option(
+        "--shadow-seconds", min=0, max=86_400, help="How long requests are mirrored first; 0: none are."
+    ),
+]
 
 T = TypeVar("T")
 

@@ -19,8 +19,10 @@ import typer
 
 from operators.releases.access import (
     NAMESPACE,
+    SHADOW_S,
     ContextOption,
     NamespaceOption,
+    ShadowOption,
     all_of,
     begin,
     get,
@@ -62,9 +64,7 @@ def start(
             help="So many percent for so long; repeatable, rising.",
         ),
     ] = None,
-    shadow_s: Annotated[
-        int, typer.Option("--shadow-seconds", min=0, max=86_400, help="How long requests are mirrored first.")
-    ] = 30,
+    shadow_s: ShadowOption = SHADOW_S,
     within_minutes: Annotated[
         float, typer.Option(min=1, max=10_080, help="Without a verdict by then it is inconclusive.")
     ] = 30,

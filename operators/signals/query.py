@@ -1,4 +1,4 @@
-"""The one PromQL query of a tick, and what its answer says: pure functions.
+"""The one PromQL query of a tick, those that are asked beside it, and what their answers say: pure functions.
 
 A series of the answer has the label `signal`, and those that say whose it is. Gateways count each customer's request
 once, when it has arrived, whatever becomes of it, for the core; what is sent to an edge's own replicas, since the core
@@ -17,7 +17,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from operators.signals.values import CORE, EDGE, Key, Place, Seen, Traffic
+from operators.signals.values import CORE, EDGE, Key, Measured, Place, Seen, Traffic
 
 SCRAPE_S = 2
 LATEST_S = 3 * SCRAPE_S
@@ -45,16 +45,13 @@ _BY_CLUSTER = "by (envoy_cluster_name, tier, region)"
 _BY_SERVER = "by (model_server, tier, region)"
 _CLUSTERS = '{envoy_cluster_name!~"_.*"}'
 _CPU = f'rate(process_cpu_seconds_total{{model_server!=""}}[{CPU_WINDOW_S}s])'
+_OF_NONE = Measured(None, None, 0)
 _LATEST = 0
 """In place of a window: the last two samples."""
 
 
-def query(windows_s: Iterable[int], pods: Sequence[str] = (), *, measures: bool = True) -> str:
-    """All signals at once; `windows_s` are those of the rates, `pods` those whose own requests are asked for.
-
-    `measures`: also what replicas answer and take, which costs half of it all, and says nothing new before CPU_WINDOW_S
-    have passed.
-    """
+def query(windows_s: Iterable[int], pods: Sequence[str] = ()) -> str:
+    """All signals at once; `windows_s` are those of the rates, `pods` those whose own requests are asked for."""
     parts = {
         "waiting": f"sum {_BY_CLUSTER} ({_WAITING}{_CLUSTERS})",
         "held": f'sum {_BY_CLUSTER} ({_ACTIVE}{{envoy_cluster_name=~".+{HELD}"}})',
@@ -67,16 +64,24 @@ def query(windows_s: Iterable[int], pods: Sequence[str] = (), *, measures: bool 
         parts |= _arrivals("rate", range_s, window)
         mean = f"avg_over_time(switchboard_requests_in_flight[{range_s}s])"
         parts[f"in-service {window}"] = f"sum {_BY_SERVER} ({mean})"
-    if measures:
-        answered = f'rate(switchboard_requests_total{{code=~"2.."}}[{CPU_WINDOW_S}s])'
-        parts["answered"] = f"sum {_BY_SERVER} ({answered})"
-        parts["cpu"] = f"sum {_BY_SERVER} ({_CPU})"
-        parts["measured"] = f"count {_BY_SERVER} ({_CPU})"
     if pods:
         # Of Kubernetes: no sign in names means anything to a regular expression but ".", which means itself, too.
         names = "|".join(sorted(pods))
         parts["in-flight"] = f'switchboard_requests_in_flight{{pod=~"{names}"}}'
     return joined(parts)
+
+
+def measures() -> str:
+    """What replicas answer and take. It costs as much as all that a tick asks for, and says nothing new before
+    CPU_WINDOW_S have passed: no tick waits for it."""
+    answered = f'rate(switchboard_requests_total{{code=~"2.."}}[{CPU_WINDOW_S}s])'
+    return joined(
+        {
+            "answered": f"sum {_BY_SERVER} ({answered})",
+            "cpu": f"sum {_BY_SERVER} ({_CPU})",
+            "measured": f"count {_BY_SERVER} ({_CPU})",
+        }
+    )
 
 
 def _arrivals(function: str, range_s: int, window: int, services: str = "") -> dict[str, str]:
@@ -95,9 +100,15 @@ def joined(parts: Mapping[str, str]) -> str:
 
 
 def read(
-    answer: Iterable[dict[str, Any]], windows_s: Iterable[int], at: float, *, measures: bool = True
+    answer: Iterable[dict[str, Any]],
+    windows_s: Iterable[int],
+    at: float,
+    measured: Mapping[Key, Measured] | None = None,
 ) -> Seen:
-    """What an answer of Prometheus (`data.result` of an instant query) says; values that are no number are left out."""
+    """What an answer of Prometheus (`data.result` of an instant query) says; values that are no number are left out.
+
+    `measured`: what has been measured since the last look, if anything has.
+    """
     found: dict[Key, dict[str, float]] = defaultdict(lambda: defaultdict(float))
     gateways: dict[Place, int] = {}
     in_flight: dict[str, float] = {}
@@ -117,20 +128,33 @@ def read(
         elif (key := _key(labels)) is not None:
             found[key][signal] += value
     windows = tuple(windows_s)
+    for key in measured or ():
+        found[key]  # nothing else may be known of it
     traffic = {
         (key, window): Traffic(
             rate=_arrivals_of(signals, window),
             latest_rate=_arrivals_of(signals, _LATEST),
             in_service=signals.get(f"in-service {window}"),
             queued=_queued(signals),
-            cpu=signals.get("cpu"),
-            answered=signals.get("answered"),
-            measured=int(signals.get("measured", 0)) if measures else None,
+            **({} if measured is None else measured.get(key, _OF_NONE)._asdict()),
         )
         for key, signals in found.items()
         for window in windows
     }
     return Seen(at, "prometheus", traffic, gateways, in_flight, age)
+
+
+def read_measures(answer: Iterable[dict[str, Any]]) -> dict[Key, Measured]:
+    """What an answer to `measures()` says of each placement."""
+    found: dict[Key, dict[str, float]] = defaultdict(lambda: defaultdict(float))
+    for series in answer:
+        labels, value = series.get("metric") or {}, _value(series)
+        if value is not None and (key := _key(labels)) is not None:
+            found[key][labels.get("signal", "")] += value
+    return {
+        key: Measured(signals.get("cpu"), signals.get("answered"), int(signals.get("measured", 0)))
+        for key, signals in found.items()
+    }
 
 
 def _arrivals_of(signals: Mapping[str, float], window: int) -> float | None:

@@ -25,6 +25,14 @@ class Place(NamedTuple):
     region: str | None = None
 
 
+class Measured(NamedTuple):
+    """What the replicas of a placement have answered of late, as `Traffic` has it: `measured` is how many they are."""
+
+    cpu: float | None
+    answered: float | None
+    measured: int
+
+
 @dataclass(frozen=True, slots=True)
 class Traffic:
     """The signals of a placement; None for what isn't known. Rates in requests/s, `cpu` in cores of all its replicas,

@@ -2,13 +2,12 @@
 
 On a control plane of its own, with simulated nodes, a synthetic exporter and a real Prometheus:
 
-    taskset -c 0 nice -n 10 python -m infra.local.lend python -m operators.trials.scale
+    nice -n 19 python -m infra.local.lend python -m operators.trials.scale
 
 Only the operator's own process is measured: its ticks, its processor time, its memory, what it writes; and beside it
 how many requests a second the API server answers, for everybody. A site's control plane has machines of its own: here
-`taskset` keeps it to one core, and `nice` has it take what the rest leaves there. The rest, which gets all cores and
-the usual priority back (root may do so), is the operator, its Prometheus, and this process, since an exporter that is
-late is a gap in what is seen.
+`nice` has it take what the rest leaves. The rest, which gets the usual priority back (root may do so), is the operator,
+its Prometheus, and this process, since an exporter that is late is a gap in what is seen.
 """
 
 from __future__ import annotations

@@ -166,6 +166,22 @@ def test_children_carry_the_mark(make: Callable[..., Program], tmp_path: Path) -
     assert list(processes.marked(tmp_path / "ru")) == [], "a path that only begins alike is another one"
 
 
+@pytest.mark.skipif(
+    not Path("/proc/self/autogroup").exists(), reason="a kernel that shares among threads alone"
+)
+def test_one_that_is_started_under_nice_yields_as_a_whole(
+    make: Callable[..., Program], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel shares processors among sessions first, and each program is one of its own."""
+
+    def niceness(program: Program) -> str:
+        return Path(f"/proc/{processes.start(program).pid}/autogroup").read_text().split()[-1]
+
+    assert niceness(make()) == "0"
+    monkeypatch.setattr(os, "getpriority", lambda which, who: 7)
+    assert niceness(make(name="nice")) == "7"
+
+
 def test_an_address_in_use_is_named(make: Callable[..., Program]) -> None:
     with socket.socket() as taken:
         taken.bind(("127.31.99.1", 0))

@@ -16,8 +16,9 @@ import pytest_asyncio
 from typer.testing import CliRunner, Result
 
 from operators.canary_cli import ERROR, app
+from operators.releases.access import SHADOW_S
 from switchboard import labels
-from switchboard.api.model_release import MODEL_RELEASES
+from switchboard.api.model_release import MODEL_RELEASES, Shadow
 from switchboard.kube import NAMESPACES, Credentials, Kube, Object
 from tests.conftest import ControlPlane
 from tests.definitions import define_model_releases
@@ -68,6 +69,10 @@ async def user(kube: Kube, control_plane: ControlPlane) -> AsyncIterator[User]:
     await kube.create(NAMESPACES, {"metadata": {"name": name}})
     yield User(kube, name, str(control_plane.kubeconfig))
     await kube.delete(NAMESPACES, name)
+
+
+def test_the_usual_shadow_is_that_of_a_release_that_names_none() -> None:
+    assert Shadow().seconds == SHADOW_S
 
 
 async def test_what_was_asked_for_is_what_is_made(user: User) -> None:

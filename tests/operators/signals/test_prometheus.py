@@ -15,8 +15,9 @@ from typing import Any
 
 import pytest
 
+from operators.servers.server import SETTLED_S
 from operators.settings import TICK_S
-from operators.signals import prometheus
+from operators.signals import prometheus, query
 from operators.signals.prometheus import TIMEOUT_S as USUAL_TIMEOUT_S
 from operators.signals.prometheus import WAIT_S as USUAL_WAIT_S
 from operators.signals.prometheus import Prometheus
@@ -252,7 +253,7 @@ async def test_a_silent_one_does_not_hold_up_the_end_of_the_process() -> None:
     async with serving(drips(b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 10_000)) as server:
         program = f"""
             import asyncio
-            from operators.signals import prometheus
+            from operators.signals import prometheus, query
             from operators.signals.values import Key
 
             async def main():
@@ -274,6 +275,95 @@ async def test_a_silent_one_does_not_hold_up_the_end_of_the_process() -> None:
             "",
             0,
         )
+
+
+def measures(cpu: str) -> str:
+    """What replicas of chat take; two are measured, and they answer nine requests a second."""
+    found = {"cpu": cpu, "answered": "9", "measured": "2"}
+    return result(
+        *(
+            {"metric": {"signal": name, "model_server": "chat"}, "value": [0, value]}
+            for name, value in found.items()
+        )
+    )
+
+
+def answers_both(server: Server, measured: Reply) -> Reply:
+    """The look as ever, and what is measured as it is told."""
+
+    async def reply(writer: asyncio.StreamWriter) -> None:
+        await (measured if b"process_cpu" in server.asked[-1] else GOOD)(writer)
+
+    return reply
+
+
+async def measured(client: Prometheus, now: float) -> tuple[float | None, float | None, int | None]:
+    """What a look says that replicas take, answer, and how many are measured."""
+    async with asyncio.timeout(2 * LONG_S):
+        seen = await client.look(WINDOWS, [], now)
+    assert isinstance(seen, Seen)
+    found = seen.traffic[Key("chat"), 6]
+    assert found.rate == 12.5
+    return found.cpu, found.answered, found.measured
+
+
+UNASKED = (None, None, None)
+
+
+async def test_what_is_measured_is_in_the_look_after_its_answer_and_asked_anew_when_it_may_be_new() -> None:
+    async with serving(GOOD) as server:
+        server.reply = answers_both(server, says(http(measures("0.5"))))
+        client = Prometheus(server.url)
+        assert await measured(client, 0.0) == UNASKED
+        await until(lambda: arrived(client), LONG_S)
+        assert await measured(client, 2.0) == (0.5, 9.0, 2)
+        assert await measured(client, 4.0) == UNASKED
+        await asked(server, 4)
+        assert await measured(client, 10.0) == UNASKED
+        await until(lambda: arrived(client), LONG_S)
+        assert await measured(client, 12.0) == (0.5, 9.0, 2)
+        await asked(server, 7)
+
+
+async def arrived(client: Prometheus) -> bool:
+    return client.has_measures
+
+
+async def test_no_look_waits_for_what_is_measured() -> None:
+    async with serving(GOOD) as server:
+        server.reply = answers_both(server, silent)
+        client = Prometheus(server.url)
+        for now in (0.0, 2.0, 4.0):
+            assert await measured(client, now) == UNASKED
+
+
+async def test_what_was_measured_too_long_ago_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with serving(GOOD) as server:
+        server.reply = answers_both(server, says(http(measures("0.5"))))
+        client = Prometheus(server.url)
+        assert await measured(client, 0.0) == UNASKED
+        await until(lambda: arrived(client), LONG_S)
+        monkeypatch.setattr(prometheus, "MEASURE_KEPT_S", 0.0)
+        assert await measured(client, 2.0) == UNASKED
+
+
+def test_what_a_start_took_is_in_nothing_that_counts() -> None:
+    assert query.CPU_WINDOW_S + prometheus.MEASURE_KEPT_S <= SETTLED_S
+
+
+@pytest.mark.parametrize(("reply", "_"), BAD)
+async def test_measures_that_are_none_spoil_no_look_and_are_asked_for_again(reply: Reply, _: str) -> None:
+    async with serving(GOOD) as server:
+        server.reply = answers_both(server, reply)
+        client = Prometheus(server.url)
+        assert await measured(client, 0.0) == UNASKED
+        await asked(server, 2)
+        server.reply = answers_both(server, says(http(measures("0.5"))))
+
+        async def known() -> bool:
+            return await measured(client, 2.0) == (0.5, 9.0, 2)
+
+        await until(known, LONG_S)
 
 
 KEYS = [Key("chat"), Key("chat", "edge", "cn-beijing"), Key("voice")]

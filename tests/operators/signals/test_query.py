@@ -15,7 +15,7 @@ from prometheus_api_client import PrometheusConnect
 from operators.signals import prometheus as signals_prometheus
 from operators.signals import query
 from operators.signals.prometheus import Prometheus
-from operators.signals.values import Key, Place, Seen, Traffic
+from operators.signals.values import Key, Measured, Place, Seen, Traffic
 from operators.trials.exporter import Exporter, Service
 from tests.operators.prometheus import prometheus
 
@@ -139,8 +139,10 @@ class Asked:
     def __call__(
         self, windows: Sequence[int] = (6,), pods: Sequence[str] = (), second: float = LENGTH
     ) -> Seen:
-        answer = self.client.custom_query(query.query(windows, pods), params={"time": START + second})
-        return query.read(answer, windows, START + second)
+        at = {"time": START + second}
+        measured = query.read_measures(self.client.custom_query(query.measures(), params=at))
+        answer = self.client.custom_query(query.query(windows, pods), params=at)
+        return query.read(answer, windows, START + second, measured)
 
     def history(self, *services: str, begin: int = 20, end: int = LENGTH) -> dict[Key, list[float]]:
         answer = self.client.custom_query_range(
@@ -348,3 +350,33 @@ PLAIN = {"envoy_local_http_ratelimit_prefix": "plain"}
 )
 def test_what_makes_no_sense_is_left_out(answer: Iterable[dict[str, Any]]) -> None:
     assert query.read(answer, (6,), 0.0).traffic.get((Key("plain"), 6), Traffic()) == Traffic()
+
+
+CPU = {"signal": "cpu", "model_server": "plain"}
+
+
+@pytest.mark.parametrize(
+    ("measured", "expected"),
+    [
+        pytest.param(None, Traffic(rate=3.0), id="nothing was asked"),
+        pytest.param({}, Traffic(rate=3.0, measured=0), id="nothing came: of no replica"),
+        pytest.param(
+            {Key("plain"): Measured(0.5, 9.0, 2)},
+            Traffic(rate=3.0, cpu=0.5, answered=9.0, measured=2),
+            id="of two",
+        ),
+    ],
+)
+def test_what_was_measured_is_part_of_a_look(measured: dict[Key, Measured] | None, expected: Traffic) -> None:
+    answer = [metric("arrived 6", "3", **PLAIN)]
+    assert query.read(answer, (6,), 0.0, measured).traffic[Key("plain"), 6] == expected
+
+
+def test_a_placement_of_which_nothing_else_is_known_was_measured() -> None:
+    seen = query.read([], (6,), 0.0, {Key("plain"): Measured(0.5, 9.0, 2)})
+    assert seen.traffic[Key("plain"), 6] == Traffic(cpu=0.5, answered=9.0, measured=2)
+
+
+@pytest.mark.parametrize("value", ["-3", "NaN", "many"])
+def test_measures_that_make_no_sense_are_left_out(value: str) -> None:
+    assert query.read_measures([{"metric": CPU, "value": [0, value]}, {"value": [0, "3"]}]) == {}
