@@ -1,79 +1,86 @@
 """Customers who ask the chat service (a Locust file; `locust -f loadtests/chat.py --host URL` works too).
 
 The load is *open*: questions arrive at a set rate whatever the servers do, as real customers don't wait for each other.
-A Locust user is closed (it asks again after its answer), so there are as many users as could be waiting at once: rate
-x longest wait. Each asks once in `users / rate` seconds, and gives up after `TIMEOUT_S`, which is no longer than that:
-so no user is ever late for its next question, and a slow server can't slow the arrivals down.
-
-Each user keeps to due times of its own. Locust's `constant_throughput` counts from the user's start, and Locust starts
-a second's users all at once: they would ask all at once too, and measure each other.
+Each of Locust's users stands for one question a second: what its web page calls users is the rate. `switchboard
+loadtests run` sets more by `loadtests.agreed`: a scenario's shape, who asks beside them, where the results go.
 """
 
 from __future__ import annotations
 
-import os
-import random
-import time
-import uuid
 from typing import Any
 
 import gevent
-from locust import FastHttpUser, events, task
+from locust import LoadTestShape, events
 
-from loadtests.expected import wrong_with
-from loadtests.plan import PER_USER_VARIABLE, TIMEOUT_S
-from loadtests.questions import QUESTIONS
-from loadtests.recorder import VERSION, Recorder
+from loadtests.agreed import Settings, settings
+from loadtests.client import Door
+from loadtests.customers import ARM_HEADER, Customers, Desk
+from loadtests.profile import Profile
+from loadtests.recorder import Recorder
 
-PERIOD_S = 1 / float(os.environ.get(PER_USER_VARIABLE, "0.2"))
-
-
-class ChatUser(FastHttpUser):
-    """One customer: a session, a language, a question every now and then."""
-
-    network_timeout = TIMEOUT_S
-    connection_timeout = TIMEOUT_S
-
-    def on_start(self) -> None:
-        self.session = uuid.uuid4().hex
-        self.language = random.choice(sorted(QUESTIONS))  # noqa: S311
-        first_s = random.random()  # noqa: S311
-        self.due_s = time.perf_counter() + first_s
-        gevent.sleep(first_s)
-
-    def wait_time(self) -> float:
-        """Until the next question is due."""
-        self.due_s += PERIOD_S
-        return max(0.0, self.due_s - time.perf_counter())
-
-    @task
-    def ask(self) -> None:
-        body = {"text": random.choice(QUESTIONS[self.language]), "language": self.language}  # noqa: S311
-        headers = {"X-Session-Id": self.session, "Idempotency-Key": uuid.uuid4().hex}
-        with self.client.post(
-            "/v1/chat", json=body, headers=headers, name=f"chat {self.language}", catch_response=True
-        ) as response:
-            if response.status_code != 200:
-                response.failure(_refusal(response))
-                return
-            try:
-                answer = response.json()
-            except ValueError:
-                answer = None
-            if problem := wrong_with(answer, self.language):
-                response.failure(problem)
-            else:
-                response.request_meta["context"][VERSION] = answer["model_version"]
+OWN = settings()
+CHAT, EDGE, TESTER = "chat", "edge", "tester"
+SCALE = 1000
+"""Locust's weights are whole numbers."""
 
 
-def _refusal(response: Any) -> str:
-    if response.status_code == 0:
-        error = response.error
-        return f"no answer: {type(error).__name__} {error}" if error else "no answer"
-    try:
-        return f"{response.status_code} {response.json()['error']['code']}"
-    except (ValueError, KeyError, TypeError):
-        return str(response.status_code)
+class ChatCustomers(Customers):
+    """Who asks at the address that the run is of."""
+
+    kind = CHAT
+    weight = 1
+    abstract = bool(OWN.users) and CHAT not in OWN.users
+
+
+class Testers(Customers):
+    """Who asks for the candidate of a release."""
+
+    kind = TESTER
+    weight = 1
+    abstract = TESTER not in OWN.users
+
+    def headers(self) -> dict[str, str]:
+        return {ARM_HEADER: "candidate"}
+
+
+class EdgeCustomers(Customers):
+    """Who asks at the edge of a region, and at the core where that edge doesn't answer."""
+
+    abstract = True
+    region: str
+
+    def open(self, own: Settings) -> Desk:
+        doors = [Door(own.edges[self.region]), *([Door(self.host)] if self.host else [])]
+        return Desk(self.environment, self.kind, doors, self.headers(), own)
+
+
+def _weigh() -> None:
+    """Each kind by its weight; each region's customers have an equal part of those at edges."""
+    for kind, made in ((CHAT, ChatCustomers), (TESTER, Testers)):
+        made.weight = max(1, round(SCALE * OWN.users.get(kind, 1.0)))
+    if EDGE in OWN.users:
+        for region in OWN.edges:
+            name = f"EdgeCustomers_{region.replace('-', '_')}"
+            weight = max(1, round(SCALE * OWN.users[EDGE] / len(OWN.edges)))
+            own = {"abstract": False, "kind": f"{EDGE} {region}", "region": region, "weight": weight}
+            globals()[name] = type(name, (EdgeCustomers,), own)
+
+
+_weigh()
+
+if OWN.points:
+
+    class Shape(LoadTestShape):
+        """The scenario's rate over time."""
+
+        profile = Profile(OWN.points)
+
+        def tick(self) -> tuple[int, float] | None:
+            second = self.get_run_time()
+            if second >= self.profile.length_s:
+                return None
+            users = round(self.profile.rate(second) / OWN.per_user)
+            return users, max(1.0, self.profile.most_rps / OWN.per_user)
 
 
 @events.init.add_listener

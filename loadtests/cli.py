@@ -6,41 +6,31 @@ The run's exit code is its verdict: 0 when every threshold held, 1 when one was 
 from __future__ import annotations
 
 import json
-import os
+import random
 import signal
-import subprocess
 import sys
-import tempfile
 import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from loadtests.figures import Figures, breaches, seconds_of, table, users_for
-from loadtests.plan import (
-    PER_USER_VARIABLE,
-    REQUESTS_VARIABLE,
-    RESULT_VARIABLE,
-    SECONDS_VARIABLE,
-    TIMEOUT_S,
-)
+from loadtests import cli_run
+from loadtests.agreed import Settings
+from loadtests.bounds import CONFIDENCE, requests_for
+from loadtests.figures import breaches, seconds_of, table
+from loadtests.running import run
 from switchboard.errors import SwitchboardError
+from switchboard.groups import AnswerGroup
 from switchboard.printing import Output, OutputOption
 from switchboard.progress import Progress
 
 GATEWAY_VARIABLE = "SWITCHBOARD_GATEWAY_URL"
-STOP_WITHIN_S = 60.0
-"""How much longer than its duration a run may take (start of Locust, the last answers, the report)."""
 
-app = typer.Typer(no_args_is_help=True, help="Does it hold: customers on a service, and a verdict.")
-
-
-@app.callback()
-def _group() -> None:
-    """A group even with one command."""
+app = typer.Typer(
+    cls=AnswerGroup, no_args_is_help=True, help="Does it hold: customers on a service, and a verdict."
+)
+app.add_typer(cli_run.app)
 
 
 @app.command()
@@ -77,13 +67,16 @@ def chat(
     with Progress() as progress, progress.step(f"{rate:g} questions/s for {duration_s:g} s") as step:
         found = run(
             url,
-            rate_rps=rate,
-            duration_s=duration_s,
+            Settings(
+                points=((0.0, rate), (duration_s, rate)),
+                seed=random.randrange(2**31),  # noqa: S311
+                again=False,  # what a customer does about a failure is no part of what is measured here
+                seconds=str(seconds.absolute()) if seconds is not None else None,
+                requests=str(requests.absolute()) if requests is not None else None,
+            ),
             html=html,
-            seconds=seconds,
-            requests=requests,
             on_progress=lambda so_far: step.detail(f"{so_far.total:,} asked, {so_far.failed:,} failed"),
-        )
+        ).figures
     broken = breaches(found, max_failed=max_failed, p99_s=p99_s)
     if output is Output.JSON:
         typer.echo(json.dumps({"ok": not broken, "broken": broken, **found.model_dump()}, indent=2))
@@ -96,87 +89,37 @@ def chat(
         raise typer.Exit(1)
 
 
-def run(
-    url: str,
-    *,
-    rate_rps: float,
-    duration_s: float,
-    html: Path | None = None,
-    seconds: Path | None = None,
-    requests: Path | None = None,
-    on_progress: Callable[[Figures], Any] = lambda _: None,
-) -> Figures:
-    """Put customers on `url` at `rate_rps` for `duration_s`, in a process of its own; what they measured.
-
-    Raises:
-        SwitchboardError: the address is none, or Locust failed.
-    """
-    if not url.startswith(("http://", "https://")):
-        raise SwitchboardError(f"{url!r} is no address; it must begin with http:// or https://")
-    users = users_for(rate_rps, TIMEOUT_S)
-    with tempfile.TemporaryDirectory(prefix="switchboard-loadtest-") as folder:
-        result, log = Path(folder) / "result.json", Path(folder) / "locust.log"
-        command = [sys.executable, "-m", "locust", "-f", str(Path(__file__).with_name("chat.py"))]
-        command += ["--headless", "--only-summary", "--host", url.rstrip("/"), "--exit-code-on-error", "0"]
-        # As many new users a second as there are questions: the rate is there from the first second on.
-        command += ["--users", str(users), "--spawn-rate", f"{rate_rps:g}", "--run-time", f"{duration_s:g}s"]
-        command += ["--stop-timeout", f"{TIMEOUT_S * 2:g}"]
-        if html is not None:
-            html.parent.mkdir(parents=True, exist_ok=True)
-            command += ["--html", str(html)]
-        root = str(Path(__file__).resolve().parent.parent)
-        environment = {
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")])),
-            RESULT_VARIABLE: str(result),
-            PER_USER_VARIABLE: repr(rate_rps / users),
-        }
-        for variable, file in ((SECONDS_VARIABLE, seconds), (REQUESTS_VARIABLE, requests)):
-            if file is not None:
-                file.parent.mkdir(parents=True, exist_ok=True)
-                environment[variable] = str(file.absolute())
-        with log.open("wb") as out:
-            child = subprocess.Popen(
-                command, env=environment, cwd=folder, stdin=subprocess.DEVNULL, stdout=out, stderr=out
-            )
-            try:
-                _watch(child, result, time.monotonic() + duration_s + STOP_WITHIN_S, on_progress)
-            finally:
-                _end(child)
-        found = _read(result)
-        if child.returncode != 0 or found is None or not found[0]:
-            tail = "\n".join(log.read_text(errors="replace").strip().splitlines()[-10:])
-            raise SwitchboardError(f"the load test failed (exit code {child.returncode}):\n{tail}")
-        return found[1]
-
-
-def _watch(
-    child: subprocess.Popen[bytes], result: Path, deadline_s: float, on_progress: Callable[[Figures], Any]
+@app.command(
+    epilog="Examples: `switchboard loadtests plan` · `switchboard loadtests plan --failures 2 --rate 100` · "
+    "`switchboard loadtests plan --availability 0.999 -o json`"
+)
+def plan(
+    availability: Annotated[
+        float, typer.Option(help="The share of requests that is to be answered.")
+    ] = 0.9999,
+    confidence: Annotated[float, typer.Option(help="How sure one is to be: of 1, below 1.")] = CONFIDENCE,
+    failures: Annotated[int, typer.Option(min=0, help="How many requests may fail in the run.")] = 0,
+    rate: Annotated[
+        float | None, typer.Option(min=0.001, help="Requests/s, for its length in minutes.")
+    ] = None,
+    output: OutputOption = Output.TEXT,
 ) -> None:
-    while child.poll() is None and time.monotonic() < deadline_s:
-        try:
-            child.wait(1)
-        except subprocess.TimeoutExpired:
-            if (found := _read(result)) is not None:
-                on_progress(found[1])
-
-
-def _end(child: subprocess.Popen[bytes]) -> None:
-    if child.poll() is None:
-        child.send_signal(signal.SIGTERM)
-        try:
-            child.wait(15)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            child.wait()
-
-
-def _read(result: Path) -> tuple[bool, Figures] | None:
+    """How many requests, and how long, a claim of availability takes to be proven."""
     try:
-        document = json.loads(result.read_text())
-    except OSError:
-        return None
-    return document["done"], Figures.model_validate(document["figures"])
+        requests = requests_for(availability, failures, confidence)
+    except ValueError as error:
+        raise SwitchboardError(str(error)) from None
+    minutes = None if rate is None else requests / rate / 60
+    if output is Output.JSON:
+        found = {"availability": availability, "confidence": confidence, "failures": failures}
+        typer.echo(json.dumps({**found, "rate": rate, "requests": requests, "minutes": minutes}, indent=2))
+        return
+    typer.echo(
+        f"{requests:,} requests with at most {failures} failed prove an availability of {availability!r} "
+        f"at {confidence:.0%} confidence"
+    )
+    if minutes is not None:
+        typer.echo(f"at {rate:g} requests/s that takes {minutes:.1f} min")
 
 
 def _seconds(option: str, text: str) -> float:

@@ -9,7 +9,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from pydantic import BaseModel
 
@@ -24,14 +24,39 @@ GOOD_SHARE: Final = 0.99
 _UNITS_S: Final[Mapping[str, float]] = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
-class Figures(BaseModel):
-    """Times in milliseconds; `None` where there was no request."""
+class Sent(NamedTuple):
+    """What became of the schedule: so many requests were due, so many of them couldn't be sent."""
 
+    offered: int = 0
+    dropped: int = 0
+
+    @staticmethod
+    def of_all(several: Iterable[Sent]) -> Sent:
+        found = list(several)
+        return Sent(sum(one.offered for one in found), sum(one.dropped for one in found))
+
+
+class Figures(BaseModel):
+    """Times in milliseconds, from when a request was due; `None` where there was no request."""
+
+    offered: int
+    """Requests that were due by the schedule."""
+    dropped: int
+    """Of these, requests that couldn't be sent."""
     total: int
+    """Requests that are through: answered, or given up."""
     failed: int
+    retried: int = 0
+    """Requests whose first try failed."""
+    late_p50_ms: float | None = None
+    """By how much requests were sent after they were due."""
+    late_p99_ms: float | None = None
+    late_max_ms: float | None = None
     duration_s: float
     rate_rps: float
     """Requests begun a second, over the run."""
+    began_s: float | None = None
+    """When the run began, in seconds since the epoch."""
     first_s: float | None = None
     """When the first request began, in seconds since the epoch."""
     mean_ms: float | None
@@ -46,10 +71,13 @@ class Figures(BaseModel):
     """By reason."""
 
 
-def figures(requests: Sequence[Request], duration_s: float) -> Figures:
+def figures(
+    requests: Sequence[Request], duration_s: float, sent: Sent | None = None, began_s: float | None = None
+) -> Figures:
     """The figures of a run. Failed requests count in the percentiles too: a fast error is no fast answer, and a slow
     one is the customer's time."""
-    times = sorted(request.seconds for request in requests)
+    times, late = sorted(one.seconds for one in requests), sorted(one.late_s for one in requests)
+    offered, dropped = sent or Sent(len(requests))
     due: Counter[int] = Counter()
     good: Counter[int] = Counter()
     for request in requests:
@@ -58,10 +86,17 @@ def figures(requests: Sequence[Request], duration_s: float) -> Figures:
         good[second] += request.failure is None and request.seconds <= GOOD_WITHIN_S
     failures = Counter(request.failure for request in requests if request.failure is not None)
     return Figures(
+        offered=offered,
+        dropped=dropped,
         total=len(times),
         failed=failures.total(),
+        retried=sum(one.first is not None for one in requests),
+        late_p50_ms=_ms(percentile(late, 50)) if late else None,
+        late_p99_ms=_ms(percentile(late, 99)) if late else None,
+        late_max_ms=_ms(late[-1]) if late else None,
         duration_s=round(duration_s, 3),
         rate_rps=round(len(times) / duration_s, 2) if duration_s > 0 else 0.0,
+        began_s=began_s,
         first_s=min((request.started_s for request in requests), default=None),
         mean_ms=_ms(sum(times) / len(times)) if times else None,
         p50_ms=_ms(percentile(times, 50)) if times else None,
@@ -111,15 +146,12 @@ def seconds_of(text: str) -> float:
     return value
 
 
-def users_for(rate_rps: float, timeout_s: float) -> int:
-    """How many users keep up `rate_rps` whatever the server does, if each waits `timeout_s` for an answer at most."""
-    return max(1, math.ceil(rate_rps * timeout_s))
-
-
 def table(found: Figures) -> Iterable[tuple[str, str]]:
     """Rows for people."""
     yield "requests", f"{found.total:,} in {found.duration_s:.0f} s ({found.rate_rps:g}/s)"
     yield "failed", f"{found.failed:,}"
+    if found.retried:
+        yield "failed at the first try", f"{found.retried:,}"
     if found.total:
         yield (
             "p50 / p90 / p99 / max",
@@ -131,4 +163,4 @@ def table(found: Figures) -> Iterable[tuple[str, str]]:
 
 
 def _ms(seconds: float) -> float:
-    return round(seconds * 1000, 2)
+    return round(seconds * 1000, 3)

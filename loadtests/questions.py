@@ -5,7 +5,13 @@ A list of its own, kept apart from the corpus that models are trained on.
 
 from __future__ import annotations
 
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Final
+
+from loadtests.conversations import Question
 
 QUESTIONS: Final[dict[str, tuple[str, ...]]] = {
     "en": (
@@ -43,3 +49,17 @@ QUESTIONS: Final[dict[str, tuple[str, ...]]] = {
         "今天天气怎么样",
     ),
 }
+
+
+def questions(file: str | None = None) -> Mapping[str, Sequence[Question]]:
+    """By language: those of a file (a JSON object in each line: `text`, `language`, and `intent` where it is known), or
+    else the everyday ones above."""
+    if file is None:
+        return {
+            language: [Question(text, language) for text in texts] for language, texts in QUESTIONS.items()
+        }
+    found: dict[str, list[Question]] = defaultdict(list)
+    for line in Path(file).read_text(encoding="utf-8").splitlines():
+        one = Question(**json.loads(line))
+        found[one.language].append(one)
+    return found

@@ -1,52 +1,58 @@
 """Notes every request of a Locust run and leaves the run's figures in a file, for the process that started it.
 
-The file is `$SWITCHBOARD_LOADTEST_RESULT`: replaced each second with the figures so far (`done` false), and once more
-at the end.
+The file (`Settings.result`) is replaced each second with the figures so far (`done` false), and once more at the end.
+Of several processes the one that leads them writes it; the others tell it what they noted with Locust's own reports.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import gevent
 from locust.env import Environment
+from locust.runners import MasterRunner, WorkerRunner
 
-from loadtests.figures import by_second, figures
-from loadtests.plan import REQUESTS_VARIABLE, RESULT_VARIABLE, SECONDS_VARIABLE
+from loadtests.agreed import Settings, settings
+from loadtests.customers import FIRST, LATE, VERSION, Customers, close
+from loadtests.figures import Sent, by_second, figures
 from switchboard.requests import Request, write
 
-VERSION = "version"
-"""In a request's context: which version of the model has answered."""
+TOLD: Final = "switchboard"
+"""In a report to the process that leads: the requests since the last one, and what was sent of how many by now."""
 
 
 class Recorder:
-    def __init__(self, environment: Environment, path: Path) -> None:
-        self._path = path
+    def __init__(self, environment: Environment, own: Settings) -> None:
+        self._environment, self._own = environment, own
         self._requests: list[Request] = []
+        self._sent: dict[str, Sent] = {}
         self._started_s: float | None = None
         self._ended_s: float | None = None
-        environment.events.test_start.add_listener(self._start)
-        environment.events.test_stop.add_listener(self._stop)
-        environment.events.request.add_listener(self._request)
-        environment.events.quitting.add_listener(self._quit)
+        events = environment.events
+        events.test_start.add_listener(self._start)
+        events.test_stop.add_listener(self._stop)
+        events.request.add_listener(self._request)
+        events.report_to_master.add_listener(self._tell)
+        events.worker_report.add_listener(self._told)
+        events.quitting.add_listener(self._quit)
 
     @classmethod
     def install(cls, environment: Environment, **_: Any) -> None:
-        """A listener for Locust's `init`; without the variable (the file run by `locust` itself) it does nothing."""
-        if path := os.environ.get(RESULT_VARIABLE):
-            cls(environment, Path(path))
+        """A listener for Locust's `init`."""
+        cls(environment, settings())
 
     def _start(self, **_: Any) -> None:
         self._started_s = time.time()
-        gevent.spawn(self._report)
+        if self._own.result is not None and not isinstance(self._environment.runner, WorkerRunner):
+            gevent.spawn(self._report)
 
     def _stop(self, **_: Any) -> None:
         self._ended_s = time.time()
+        close(self._environment)
 
     def _request(
         self,
@@ -54,12 +60,29 @@ class Recorder:
         exception: BaseException | None = None,
         start_time: float | None = None,
         context: Mapping[str, Any] | None = None,
+        name: str = "",
         **_: Any,
     ) -> None:
-        seconds = response_time / 1000
+        seconds, found = response_time / 1000, context or {}
         began = start_time if start_time is not None else time.time() - seconds
-        version = (context or {}).get(VERSION, "")
-        self._requests.append(Request(began, seconds, _reason(exception), version))
+        failure = None if exception is None else str(exception)[:200] or type(exception).__name__
+        late = found.get(LATE, 0.0)
+        self._requests.append(
+            Request(began, seconds, failure, found.get(VERSION, ""), name, late, found.get(FIRST))
+        )
+
+    def _own_sent(self) -> Sent:
+        desks = [desk for (whose, _), desk in Customers.desks.items() if whose is self._environment]
+        return Sent(sum(one.pacer.offered for one in desks), sum(one.pacer.dropped for one in desks))
+
+    def _tell(self, client_id: str, data: dict[str, Any], **_: Any) -> None:
+        data[TOLD] = [self._requests, self._own_sent()]
+        self._requests = []
+
+    def _told(self, client_id: str, data: dict[str, Any], **_: Any) -> None:
+        requests, sent = data.get(TOLD) or ([], Sent())
+        self._requests += (Request(*one) for one in requests)
+        self._sent[client_id] = Sent(*sent)
 
     def _report(self) -> None:
         while self._ended_s is None:
@@ -67,29 +90,26 @@ class Recorder:
             self._write(done=False)
 
     def _quit(self, **_: Any) -> None:
-        self._write(done=True)
+        if self._own.result is not None and not isinstance(self._environment.runner, WorkerRunner):
+            self._write(done=True)
 
     def _write(self, *, done: bool) -> None:
         ended = self._ended_s or time.time()
         duration_s = ended - self._started_s if self._started_s is not None else 0.0
+        leads = isinstance(self._environment.runner, MasterRunner)
+        sent = Sent.of_all(self._sent.values()) if leads else self._own_sent()
         # A long run isn't sorted through each second: the live line needs counts, the end needs the rest.
-        requests = self._requests if done else self._requests[-1000:]
-        found = figures(requests, duration_s)
+        found = figures(self._requests if done else self._requests[-1000:], duration_s, sent, self._started_s)
         if not done:
             failed = sum(request.failure is not None for request in self._requests)
             found = found.model_copy(update={"total": len(self._requests), "failed": failed})
-        if done and (seconds := os.environ.get(SECONDS_VARIABLE)):
+        if done and self._own.seconds is not None:
             rows = ("second,due,good,failed", *(",".join(map(str, row)) for row in by_second(self._requests)))
-            Path(seconds).write_text("\n".join(rows) + "\n")
-        if done and (each := os.environ.get(REQUESTS_VARIABLE)):
-            with Path(each).open("w", newline="") as file:
+            Path(self._own.seconds).write_text("\n".join(rows) + "\n")
+        if done and self._own.requests is not None:
+            with Path(self._own.requests).open("w", newline="") as file:
                 write(self._requests, file)
-        partial = self._path.with_suffix(".partial")
+        result = Path(str(self._own.result))
+        partial = result.with_suffix(".partial")
         partial.write_text(json.dumps({"done": done, "figures": found.model_dump()}))
-        partial.replace(self._path)
-
-
-def _reason(exception: BaseException | None) -> str | None:
-    if exception is None:
-        return None
-    return f"{type(exception).__name__}: {exception}"[:200]
+        partial.replace(result)

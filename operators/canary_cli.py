@@ -6,7 +6,7 @@ Exit codes: 0 done, or promoted; 1 rolled back; 2 inconclusive; 3 it couldn't be
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,6 +14,7 @@ from operators.drills import commands as drills
 from operators.releases import commands, reporting
 from operators.releases.access import SHADOW_S, ShadowOption
 from switchboard.errors import SwitchboardError
+from switchboard.groups import AnswerGroup
 from switchboard.printing import Output, OutputOption, columns, show
 from switchboard.progress import Progress
 
@@ -25,27 +26,8 @@ if TYPE_CHECKING:
     from operators.canary.plan import Plan
     from operators.canary.simulation.run import Cell
 
-ERROR = 3
-
-
-class ReleaseGroup(typer.core.TyperGroup):
-    """Whatever keeps a command from its answer ends it with `ERROR`: 1 and 2 are answers here."""
-
-    def invoke(self, ctx: Any) -> Any:
-        try:
-            return super().invoke(ctx)
-        except typer.Exit:
-            raise
-        except Exception as error:
-            if hasattr(
-                error, "exit_code"
-            ):  # of wrong usage, whose class typer doesn't show, or a SwitchboardError
-                vars(error)["exit_code"] = ERROR
-            raise
-
-
 app = typer.Typer(
-    cls=ReleaseGroup,
+    cls=AnswerGroup,
     no_args_is_help=True,
     help="How a new model reaches every customer: release it, look on, decide; plan a release, try its judge.",
 )

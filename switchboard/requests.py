@@ -9,13 +9,17 @@ from typing import NamedTuple, TextIO
 
 
 class Request(NamedTuple):
-    """One request: when it began (seconds since the epoch), how long it took, why it failed (None: it didn't), and
-    which version of the model answered it."""
+    """One request: when it was due (seconds since the epoch), how long it took from then on, why it failed (None: it
+    didn't), which version of the model answered it, who asked, how late it was sent (s), and why the first try failed
+    where there was a second."""
 
     started_s: float
     seconds: float
     failure: str | None
     version: str = ""
+    who: str = ""
+    late_s: float = 0.0
+    first: str | None = None
 
 
 def write(requests: Iterable[Request], file: TextIO) -> None:
@@ -23,14 +27,26 @@ def write(requests: Iterable[Request], file: TextIO) -> None:
     rows = csv.writer(file, lineterminator="\n")
     rows.writerow(Request._fields)
     rows.writerows(
-        (f"{one.started_s:.3f}", f"{one.seconds:.4f}", one.failure, one.version) for one in requests
+        (
+            *(f"{one.started_s:.3f}", f"{one.seconds:.4f}", one.failure, one.version),
+            *(one.who, f"{one.late_s:.6f}", one.first),
+        )
+        for one in requests
     )
 
 
 def read(file: TextIO) -> list[Request]:
     """What `write` wrote."""
     return [
-        Request(float(row["started_s"]), float(row["seconds"]), row["failure"] or None, row["version"])
+        Request(
+            float(row["started_s"]),
+            float(row["seconds"]),
+            row["failure"] or None,
+            row["version"],
+            row["who"],
+            float(row["late_s"]),
+            row["first"] or None,
+        )
         for row in csv.DictReader(file)
     ]
 

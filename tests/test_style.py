@@ -20,7 +20,7 @@ MAY_IMPORT = {
     "serving": {"switchboard", "models"},
     "operators": {"switchboard", "models"},
     "infra": {"switchboard"},
-    "loadtests": {"switchboard"},
+    "loadtests": {"switchboard", "models"},
     "runbooks": {"switchboard"},
 }
 MAX_LINES = 450

@@ -7,8 +7,9 @@ import json
 import pytest
 from typer.testing import CliRunner, Result
 
-from operators.canary_cli import ERROR, app
+from operators.canary_cli import app
 from switchboard.errors import SwitchboardError
+from switchboard.groups import ERROR
 
 
 def ran(*words: str) -> Result:

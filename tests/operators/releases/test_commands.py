@@ -15,10 +15,11 @@ import pytest
 import pytest_asyncio
 from typer.testing import CliRunner, Result
 
-from operators.canary_cli import ERROR, app
+from operators.canary_cli import app
 from operators.releases.access import SHADOW_S
 from switchboard import labels
 from switchboard.api.model_release import MODEL_RELEASES, Shadow
+from switchboard.groups import ERROR
 from switchboard.kube import NAMESPACES, Credentials, Kube, Object
 from tests.conftest import ControlPlane
 from tests.definitions import define_model_releases

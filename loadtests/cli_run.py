@@ -1,0 +1,231 @@
+"""`switchboard loadtests run SCENARIO`: a scenario, its verdict, and what it leaves for others to read.
+
+Exit codes: 0 what is claimed is proven, 1 it is refuted, 2 it isn't proven; 3 nothing is said: the run is invalid, or
+it couldn't be done.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import sys
+import tempfile
+import threading
+import time
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from switchboard.errors import SwitchboardError
+from switchboard.printing import Output, OutputOption
+from switchboard.progress import Progress
+
+if TYPE_CHECKING:
+    from loadtests.observing import Observer
+    from loadtests.scenario import Scenario
+    from loadtests.verdict import Verdict
+
+GATEWAY_VARIABLE = "SWITCHBOARD_GATEWAY_URL"
+MOST_QUESTIONS = 200
+
+app = typer.Typer()
+
+
+@app.command(
+    name="run",
+    epilog="Examples: `switchboard loadtests run smoke` · "
+    "`switchboard loadtests run peak-5x --target http://127.20.0.1:8080 --out reports/peak` · "
+    "`switchboard loadtests run ./ours.yaml --processes 2 --output json`",
+)
+def run_scenario(
+    scenario: Annotated[str, typer.Argument(help="Its name, or the path of its file.")],
+    target: Annotated[
+        str | None, typer.Option(help="The gateway that is asked.", envvar=GATEWAY_VARIABLE)
+    ] = None,
+    other: Annotated[
+        str | None, typer.Option(help="Where a request that failed is put once more; --target by default.")
+    ] = None,
+    edge: Annotated[
+        list[str] | None,
+        typer.Option(metavar="REGION=URL", help="The gateway at the edge of a region; repeatable."),
+    ] = None,
+    stack: Annotated[
+        str, typer.Option(help="What the target belongs to.", envvar="SWITCHBOARD_STACK")
+    ] = "local",
+    out: Annotated[
+        Path | None,
+        typer.Option(help="The folder for report, figures and requests.", show_default="loadtests-SCENARIO"),
+    ] = None,
+    processes: Annotated[int, typer.Option(min=1, max=64, help="So many that ask.")] = 1,
+    questions: Annotated[
+        int, typer.Option(min=0, max=1000, help="So many of the held-out set; 0: everyday questions alone.")
+    ] = MOST_QUESTIONS,
+    start_seconds: Annotated[
+        float, typer.Option(min=0, help="How long a replica takes to start, at its 95th percentile.")
+    ] = 20.0,
+    server: Annotated[str, typer.Option(help="The ModelServer whose replicas the report shows.")] = "chat",
+    namespace: Annotated[
+        str, typer.Option("--namespace", "-n", help="Its namespace.")
+    ] = "switchboard-serving",
+    context: Annotated[str | None, typer.Option(help="Of kubectl.", show_default="the current one")] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Of all chance.", show_default="another each time")
+    ] = None,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Put a scenario's customers on a target and say whether what it claims is proven."""
+    from dataclasses import asdict
+
+    from loadtests import probing
+    from loadtests import scenario as scenarios
+    from loadtests.agreed import Settings
+    from loadtests.running import run
+    from loadtests.verdict import CODES, judge
+
+    wanted = scenarios.load(scenario)
+    name = Path(scenario).stem
+    if not target:
+        raise SwitchboardError(
+            f"which gateway? neither --target nor ${GATEWAY_VARIABLE} is given",
+            "`switchboard status` shows the addresses",
+        )
+    edges = _edges(wanted, edge or [])
+    probing.check_target(target, stack)
+    for what, url in [("--other", other), *((f"--edge {region}", url) for region, url in edges.items())]:
+        if url is not None:
+            probing.check_target(url, stack, what=what)
+    folder = out or Path(f"loadtests-{name}")
+    folder.mkdir(parents=True, exist_ok=True)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # as at Ctrl-C: what was measured is told
+    profile = wanted.profile
+    with ExitStack() as stacked:
+        progress = stacked.enter_context(Progress(sys.stderr))
+        asked = None
+        if questions:
+            with progress.step("which questions the model knows") as step:
+                from models import corpus
+
+                held_out = [
+                    probing.Asked(one.text, one.language, one.intent)
+                    for one in corpus.handwritten(name="fresh")
+                ]
+                those = probing.known(target, held_out, most=questions)
+                asked = Path(stacked.enter_context(tempfile.TemporaryDirectory())) / "questions.jsonl"
+                probing.write(asked, those)
+                step.detail(f"{len(those[0])} of {len(those[0]) + len(those[1])}")
+        observer = _observer(namespace, server, context)
+        if observer is not None:
+            stacked.enter_context(observer)
+        step = stacked.enter_context(
+            progress.step(f"{name}: {profile.requests():,.0f} requests in {profile.length_s:g} s")
+        )
+        settings = Settings(
+            arrivals=wanted.arrivals.value,
+            seed=random.randrange(2**31) if seed is None else seed,  # noqa: S311
+            other=other,
+            edges=edges,
+            users={kind.value: weight for kind, weight in wanted.users.items()},
+            points=profile.points,
+            questions=str(asked) if asked is not None else None,
+            requests=str((folder / "requests.csv").absolute()),
+        )
+        found = run(
+            target,
+            settings,
+            processes=processes,
+            on_progress=lambda so_far: step.detail(
+                f"{so_far.total:,} asked, {so_far.failed:,} failed, {so_far.p99_ms or 0:.0f} ms at p99"
+            ),
+        )
+    begun = found.figures.began_s or time.time()
+    verdict = judge(
+        wanted, found.requests, found.figures, begun, start_s=start_seconds, partial=found.partial
+    )
+    from loadtests import report
+
+    shown = report.Shown(
+        name=name,
+        target=target,
+        scenario=wanted,
+        verdict=verdict,
+        figures=found.figures,
+        requests=found.requests,
+        begun_s=begun,
+        start_s=start_seconds,
+        looks=observer.looks if observer is not None else (),
+    )
+    result = {
+        "scenario": name,
+        "target": target,
+        "begun": datetime.fromtimestamp(begun, UTC).isoformat(timespec="seconds"),
+        "seed": settings.seed,
+        "verdict": verdict.model_dump(mode="json"),
+        "figures": found.figures.model_dump(),
+        "replicas": [asdict(one) for one in shown.looks],
+    }
+    (folder / "report.html").write_text(report.document(shown), encoding="utf-8")
+    (folder / "junit.xml").write_text(report.junit(shown), encoding="utf-8")
+    (folder / "result.json").write_text(json.dumps(result, indent=2), encoding="utf-8")
+    if output is Output.JSON:
+        typer.echo(json.dumps(result, indent=2))
+    else:
+        _tell(verdict, found.figures, folder)
+    raise typer.Exit(CODES[verdict.outcome])
+
+
+def _tell(verdict: Verdict, figures: object, folder: Path) -> None:
+    from loadtests.figures import Figures, table
+    from loadtests.verdict import Answer, Outcome
+
+    assert isinstance(figures, Figures)  # noqa: S101
+    for name, value in table(figures):
+        typer.echo(f"{name:<26}{value}")
+    marks = {
+        Answer.HOLDS: ("✓", typer.colors.GREEN),
+        Answer.REFUTED: ("✗", typer.colors.RED),
+        Answer.NOT_PROVEN: ("?", typer.colors.YELLOW),
+    }
+    for one in verdict.findings:
+        mark, colour = marks[one.answer]
+        typer.secho(f"{mark} {one.claim}: {one.why}", fg=colour)
+    for problem in verdict.problems:
+        typer.secho(f"! {problem}", fg=typer.colors.RED)
+    if verdict.partial:
+        typer.secho("! ended before its time: this is a part of the run", fg=typer.colors.YELLOW)
+    good = verdict.outcome is Outcome.PASSED
+    typer.secho(verdict.outcome.value, bold=True, fg=typer.colors.GREEN if good else None)
+    typer.echo(f"report: {folder / 'report.html'}")
+
+
+def _edges(scenario: Scenario, given: list[str]) -> dict[str, str]:
+    from loadtests.scenario import Users
+
+    found = {}
+    for one in given:
+        region, equals, url = one.partition("=")
+        if not equals or not region:
+            raise SwitchboardError(
+                f"--edge {one!r} isn't REGION=URL, such as cn-beijing=http://127.20.2.1:8080"
+            )
+        found[region] = url
+    if Users.EDGE in scenario.users and not found:
+        raise SwitchboardError(
+            "the scenario has customers at edges, and no --edge is given",
+            "`switchboard status` shows the addresses",
+        )
+    return found
+
+
+def _observer(namespace: str, server: str, context: str | None) -> Observer | None:
+    """None where there is no kubeconfig: a run needs no cluster."""
+    from loadtests.observing import Observer
+
+    files = [Path(one) for one in os.environ.get("KUBECONFIG", "").split(os.pathsep) if one]
+    file = next((one for one in files if one.exists()), None)
+    return Observer.of(file, namespace, server, context) if file is not None else None

@@ -1,0 +1,77 @@
+"""Sends requests when they are due, whatever became of those before them (open arrivals), in one greenlet.
+
+Locust's users are the dial: each stands for so many requests/s, and does nothing else. So Locust's own shapes, its web
+page and its distributed mode set the rate, and no user that waits for an answer holds up the next request.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import gevent
+from gevent.event import Event
+from gevent.pool import Pool
+
+from loadtests.arrivals import Arrivals
+
+MOST_IN_FLIGHT = 20_000
+"""Of one process. Beyond that requests are dropped, and counted so: it has no sockets for more."""
+
+
+class Pacer:
+    """Calls `send(due)` in a greenlet of its own for each request; `due` is of `clock`."""
+
+    def __init__(
+        self,
+        arrivals: Arrivals,
+        send: Callable[[float], None],
+        *,
+        most_in_flight: int = MOST_IN_FLIGHT,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self._arrivals, self._send, self._clock = arrivals, send, clock
+        self._pool = Pool(most_in_flight)
+        self._changed = Event()
+        self._greenlet: gevent.Greenlet[..., None] | None = None
+        self.offered = 0
+        """So many were due."""
+        self.dropped = 0
+
+    @property
+    def rate(self) -> float:
+        return self._arrivals.rate
+
+    def set_rate(self, rate: float) -> None:
+        """From now on so many requests/s."""
+        now = self._clock()
+        self._take(now)
+        self._arrivals.change(now, rate)
+        if self._greenlet is None:
+            self._greenlet = gevent.spawn(self._run)
+        self._changed.set()
+
+    def finish(self, within_s: float) -> int:
+        """Wait for the answers that are still to come; how many weren't waited for."""
+        self.set_rate(0.0)
+        self._pool.join(timeout=within_s)
+        left = len(self._pool)
+        self._pool.kill(block=True)
+        return left
+
+    def _run(self) -> None:
+        while True:
+            wait_s = self._arrivals.due() - self._clock()
+            if wait_s > 0:
+                self._changed.clear()
+                self._changed.wait(timeout=min(wait_s, 3600.0))
+            self._take(self._clock())
+
+    def _take(self, now: float) -> None:
+        while self._arrivals.due() <= now:
+            due = self._arrivals.take()
+            self.offered += 1
+            if self._pool.free_count() > 0:
+                self._pool.spawn(self._send, due)
+            else:
+                self.dropped += 1

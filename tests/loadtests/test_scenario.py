@@ -1,0 +1,123 @@
+"""Scenarios' files: those that come with Switchboard, and what is wrong with one, said in a sentence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from loadtests.profile import Span
+from loadtests.scenario import Users, load, names, quantile
+from switchboard.errors import SwitchboardError
+
+
+@pytest.mark.parametrize("name", names())
+def test_those_that_come_with_switchboard_can_prove_what_they_claim(name: str) -> None:
+    found = load(name)
+    assert found.summary.endswith(".")
+    assert found.profile.requests() > 0
+    assert found.held(20.0)
+
+
+def test_there_are_those_that_are_promised() -> None:
+    assert {"smoke", "peak-5x", "spike", "soak", "trace", "canary"} <= set(names())
+
+
+GOOD: dict[str, Any] = {
+    "summary": "A test.",
+    "users": {"chat": 3, "edge": 1},
+    "load": [{"rate": 20, "for": "60s"}, {"rate": 100, "over": "1m", "for": "5m"}],
+    "claims": {"availability": 0.999, "latency": {"p99": "300ms"}},
+}
+
+
+def written(folder: Path, **changes: Any) -> str:
+    file = folder / "own.yaml"
+    file.write_text(yaml.safe_dump({**GOOD, **changes}))
+    return str(file)
+
+
+def test_one_of_the_users_own(tmp_path: Path) -> None:
+    found = load(written(tmp_path))
+    assert found.users == {Users.CHAT: 3, Users.EDGE: 1}
+    assert found.profile.points == ((0, 20), (60, 20), (120, 100), (420, 100))
+    assert found.claims.latency == {"p99": 0.3}
+
+
+def test_the_rate_is_held_when_its_last_change_is_settled(tmp_path: Path) -> None:
+    """15 s until the decision, 20 s until the replicas of that are there."""
+    found = load(written(tmp_path))
+    assert found.held(20.0) == [Span(0, 60), Span(155, 420)]
+    assert found.held(1000.0) == [Span(0, 60)]
+
+
+def test_a_trace_is_beside_its_scenario(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("time_s,requests_per_s\n0,1\n600,2\n")
+    found = load(written(tmp_path, load={"file": "t.csv", "length": "10m", "peak": 40}))
+    assert found.profile.points == ((0, 20), (600, 40))
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"laod": []}, "laod is no key of a scenario"),
+        ({"load": [{"rate": 20, "fro": "60s"}]}, "fro is no key of a scenario"),
+        ({"load": []}, "load"),
+        ({"load": [{"rate": 20}]}, "a stage lasts"),
+        ({"load": [{"rate": -1, "for": "60s"}]}, "load.0.rate"),
+        ({"load": [{"rate": 0, "for": "60s"}]}, "without a request"),
+        ({"load": [{"rate": 20, "for": "soon"}]}, "'soon' is no time"),
+        ({"load": {"file": "away.csv", "length": "10m", "peak": 40}}, "the trace .*away.csv: No such file"),
+        ({"users": {"robots": 1}}, "users"),
+        ({"users": {}}, "users"),
+        ({"users": {"chat": 0}}, "users.chat"),
+        ({"claims": {"latency": {"fast": "300ms"}}}, "'fast' is no quantile"),
+        ({"claims": {"latency": {"p100": "300ms"}}}, "'p100' is no quantile"),
+        ({"claims": {"availability": 1.0}}, "claims.availability"),
+        (
+            {"claims": {"availability": 0.99999}},
+            "34,800 requests can't prove an availability of 0.99999: see",
+        ),
+        ({"summary": ""}, "summary"),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path: Path, changes: dict[str, Any], says: str) -> None:
+    with pytest.raises(SwitchboardError, match=says) as raised:
+        load(written(tmp_path, **changes))
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("- a\n", "is no mapping"),
+        ("a: [", "is no YAML"),
+        ("", "is no mapping"),
+        (b"\xff\xfe\x00", "can't be read"),
+    ],
+)
+def test_files_that_are_none(tmp_path: Path, text: str | bytes, says: str) -> None:
+    file = tmp_path / "own.yaml"
+    file.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(SwitchboardError, match=says):
+        load(str(file))
+
+
+@pytest.mark.parametrize("name", ["nothing", "./nothing.yaml", "../chat"])
+def test_one_that_is_not_there(name: str) -> None:
+    with pytest.raises(SwitchboardError, match="there is no scenario") as raised:
+        load(name)
+    assert "peak-5x" in str(raised.value)
+
+
+@pytest.mark.parametrize(("name", "share"), [("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999)])
+def test_quantiles(name: str, share: float) -> None:
+    assert quantile(name) == pytest.approx(share)
+
+
+@pytest.mark.parametrize("name", ["", "p", "99", "p0", "p100", "pnan", "p-5", "q99"])
+def test_no_quantiles(name: str) -> None:
+    with pytest.raises(ValueError, match="is no quantile"):
+        quantile(name)
