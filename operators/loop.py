@@ -35,6 +35,9 @@ log = logging.getLogger(__name__)
 
 WRITERS = 16
 """ModelServers that are written for at once."""
+STATUS_TICKS = 3
+"""What is said of a ModelServer is looked at anew at each so many, where nothing of it has changed: what is asked of it
+may say something else, and the time that has passed."""
 AT_ONCE = 200
 """Decisions between which other tasks get their turn."""
 COUNTS_PAUSE_S = 5.0
@@ -75,6 +78,7 @@ class Loop:
         self._led = self._unreachable = False
         self._term: int | None = None
         self._told_problem: str | None = None
+        self._ticks = 0
         self.ticked_at: float | None = None
         """When the last tick of the leader ended, by the event loop's clock."""
 
@@ -127,12 +131,22 @@ class Loop:
         looked = time.perf_counter()
         there = self._view.gateways_at(now)
         shares = sharing.shares(servers, self._ready)
+        changed = self._view.changed()
+        self._ticks += 1
         for number, server in enumerate(list(self._registry.servers.values())):
             if number % AT_ONCE == AT_ONCE - 1:
                 await asyncio.sleep(0)
             try:
                 whole = seen.whole(server.key, there) if server.spec is not None else False
-                self._decide(server, seen, shares.get(server.name, 1.0), whole, now)
+                turn = (number + self._ticks) % STATUS_TICKS == 0
+                self._decide(
+                    server,
+                    seen,
+                    shares.get(server.name, 1.0),
+                    whole,
+                    now,
+                    tell=turn or server.name in changed,
+                )
             except Exception:  # of one server; the others are decided all the same
                 log.exception("%s: no decision", server.name)
                 self._metrics.failed_ticks.inc()
@@ -163,8 +177,11 @@ class Loop:
     def _ready(self, server: Server) -> int:
         return sum(one.is_sent_requests for one in self._view.pods[server.name].values())
 
-    def _decide(self, server: Server, seen: Seen, share: float, whole: bool, now: float) -> None:
-        """The step of one server; what it asks for is begun, unless something is being written for it."""
+    def _decide(
+        self, server: Server, seen: Seen, share: float, whole: bool, now: float, *, tell: bool
+    ) -> None:
+        """The step of one server; what it asks for is begun, unless something is being written for it. `tell`: and so
+        is what is to be said of it, though nothing was decided."""
         deployment = self._view.deployments.get(server.name)
         pods = list(self._view.pods[server.name].values())
         traffic, made = NOTHING, None
@@ -184,9 +201,18 @@ class Loop:
         if server.busy:
             return
         outdated = self._workloads.outdated(server) and time.monotonic() >= server.retry_at
-        status = self._status(server, now)
         acts = made is not None and made.acts and server.spec is not None
-        if outdated or acts or _worth_a_write(server, status):
+        known = server.status
+        tell = (
+            tell
+            or known is None
+            or (known.observed_generation, known.desired_replicas)
+            != (
+                server.generation,
+                server.target,
+            )
+        )
+        if outdated or acts or (tell and _worth_a_write(server, self._status(server, now))):
             self._start(server, acts=acts, outdated=outdated)
 
     def _record(self, server: Server, made: Step, now: float) -> None:

@@ -43,6 +43,7 @@ class View:
         self.claims: dict[str, facts.Made] = {}
         self.budgets: dict[str, facts.Made] = {}
         self.gateways: dict[str, Gateway] = {}
+        self._changed: set[str] = set()
 
         def informer(kind: Any, selector: str, on_change: Any) -> Informer:
             return Informer(
@@ -69,6 +70,11 @@ class View:
     def synced(self) -> bool:
         return all(one.synced.is_set() for one in self.informers)
 
+    def changed(self) -> set[str]:
+        """The ModelServers of which something has changed since this was asked last."""
+        found, self._changed = self._changed, set()
+        return found
+
     def gateways_at(self, now: float) -> dict[Place, int]:
         """How many gateways there are at each place that should be in the signals by `now`."""
         found: dict[Place, int] = defaultdict(int)
@@ -83,12 +89,14 @@ class View:
         old = self.deployments.get(name)
         if old is None or old.uid != new.uid or old.version <= new.version:
             self.deployments[name] = new
+            self._changed.add(name)
         return self.deployments[name]
 
     def _pod(self, key: Key, old: Object | None, new: Object | None) -> None:
         owner = facts.owner_of(new or old or {"metadata": {}})
         if owner is None:
             return
+        self._changed.add(owner)
         found = facts.pod(new) if new is not None and facts.replica(new) else None
         if found is None:
             self.pods[owner].pop(key[1], None)
@@ -100,6 +108,7 @@ class View:
     def _deployment(self, key: Key, _: Object | None, new: Object | None) -> None:
         if new is None:
             self.deployments.pop(key[1], None)
+            self._changed.add(key[1])
         else:
             self.told(key[1], new)
 

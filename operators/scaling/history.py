@@ -78,7 +78,12 @@ class History:
         span = min(keep, max(SHIFT_BUCKETS, round(level_s / BUCKET_S)))
         before = min(len(self.rates), max(span, keep - len(new)))
         rates = np.concatenate((self.rates[len(self.rates) - before :], new))
-        levels, steady = _levels(rates[max(0, before - span) :], len(new), self.steady, span)
+        seen = rates[max(0, before - span) :]
+        if len(new) == 1:
+            level, steady = _level(seen, self.steady, span)
+            levels = np.full(1, level, np.float32)
+        else:
+            levels, steady = _levels(seen, len(new), self.steady, span)
         levels = np.concatenate((self.levels[len(self.levels) - before :], levels))
         return History(rates[-keep:].copy(), levels[-keep:].copy(), steady)
 
@@ -118,6 +123,34 @@ def _levels(rates: Kept, new: int, steady: int, span: int) -> tuple[Kept, int]:
             levels[at] = means(ends[at : at + 1], np.full(1, steady))[0] if steady else median
             at += 1
     return levels, steady
+
+
+def _level(rates: Kept, steady: int, span: int) -> tuple[float, int]:
+    """What `_levels` says of one more rate: thousands of servers add a bucket at a time, which numpy is slow at."""
+    latest = rates[-SHIFT_BUCKETS:].tolist()
+    known = sorted(rate for rate in latest if rate == rate)
+    median = math.nan
+    if 2 * len(known) >= SHIFT_BUCKETS:
+        median = (known[(len(known) - 1) // 2] + known[len(known) // 2]) / 2
+    steady += 1
+    level = _mean(rates, min(steady, span))
+    if steady <= SHIFT_BUCKETS or _is_near(median, level):
+        return level, steady
+    steady = next(
+        (back for back, rate in enumerate(reversed(latest)) if not _is_near(rate, median)), len(latest)
+    )
+    return _mean(rates, steady) if steady else median, steady
+
+
+def _mean(rates: Kept, length: int) -> float:
+    """Of so many last ones, of what is known, if that is at least half."""
+    window = rates[-length:]
+    known = window[~np.isnan(window)]
+    return float(known.mean(dtype=np.float64)) if 2 * len(known) >= length else math.nan
+
+
+def _is_near(rate: float, level: float) -> bool:
+    return not (rate < level / SHIFT or rate > level * SHIFT)
 
 
 def _near(rates: Kept | Rates, levels: Rates) -> NDArray[np.bool_]:

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import requests
 from prometheus_api_client import PrometheusConnect
+from pydantic_core import from_json
 from urllib3.util.retry import Retry
 
 from operators.signals import query
@@ -185,11 +186,19 @@ class _Questions:
 
 
 class _Posting(requests.Session):
-    """Its client puts the query of a POST into the address, which servers bound (1 MB, as all headers together)."""
+    """Its client puts the query of a POST into the address, which servers bound (1 MB, as all headers together).
+
+    And it reads an answer of thousands of series in a tenth of a second, in which nothing else of this process runs.
+    """
 
     def prepare_request(self, request: requests.Request) -> requests.PreparedRequest:
         request.data, request.params = request.params, {}
         return super().prepare_request(request)
+
+    def send(self, request: requests.PreparedRequest, **more: Any) -> requests.Response:
+        response = super().send(request, **more)
+        response.json = lambda **_: from_json(response.content)  # type: ignore[method-assign]
+        return response
 
 
 def _in_thread(work: Callable[[], T]) -> asyncio.Future[T]:

@@ -27,6 +27,9 @@ class Remote:
     asked: list[dict[str, Any]] = field(default_factory=list)
     sessions: set[str] = field(default_factory=set)
     keys: list[str] = field(default_factory=list)
+    arms: set[str | None] = field(default_factory=set)
+    forget_after: int | None = None
+    """From this request on it takes everything for something else."""
 
 
 @pytest.fixture
@@ -42,6 +45,7 @@ def remote() -> Iterator[Remote]:
             state.asked.append(asked)
             state.sessions.add(self.headers["X-Session-Id"])
             state.keys.append(self.headers["Idempotency-Key"])
+            state.arms.add(self.headers["X-Switchboard-Arm"])
             bad = next(counter) % state.every == 0
             if bad:
                 time.sleep(state.delay_s)
@@ -49,6 +53,8 @@ def remote() -> Iterator[Remote]:
             document: dict[str, Any] = {"error": {"code": "overloaded", "message": ""}}
             if status == 200:
                 document = {"intent": "greeting", "confidence": 1.0, "answer": "Hello!", "handover": False}
+                if state.forget_after is not None and len(state.asked) > state.forget_after:
+                    document["intent"] = "balance"
                 document |= {
                     "language": asked["language"],
                     "model_version": "1",

@@ -66,6 +66,23 @@ def deployment(version: int, replicas: int, uid: str = "u-1") -> Object:
     return {"metadata": meta, "spec": {"replicas": replicas}}
 
 
+def test_whose_facts_have_changed_is_told_once(view: View) -> None:
+    assert view.changed() == set()
+    one, other = pod("chat-1", {facts.NAME: "chat"}), pod("voice-1", {facts.NAME: "voice"})
+    for each in (one, other):
+        shown(view, PODS, None, each)
+    assert view.changed() == {"chat", "voice"}
+    assert view.changed() == set()
+    shown(view, PODS, one, None)
+    view.told("voice", deployment(5, 3))
+    assert view.changed() == {"chat", "voice"}
+    view.told("voice", deployment(4, 3))  # older than what is known
+    shown(view, PODS, None, pod("stray", {}))
+    assert view.changed() == set()
+    shown(view, DEPLOYMENTS, deployment(5, 3), None)
+    assert view.changed() == {"chat"}
+
+
 def test_an_answer_may_be_quicker_than_the_watch(view: View) -> None:
     shown(view, DEPLOYMENTS, None, deployment(5, 3))
     assert view.told("chat", deployment(9, 6)).replicas == 6

@@ -1,0 +1,230 @@
+"""`switchboard loadtests run`: real Locust runs, short ones, and what they leave."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from loadtests import verdict
+from loadtests.cli import app
+from loadtests.probing import Asked
+from models import corpus
+from switchboard import questions, requests
+from switchboard.errors import SwitchboardError
+from tests.loadtests.conftest import Remote
+from tests.pods import until
+
+LONG_S = 120.0
+
+
+@pytest.fixture(autouse=True)
+def plain(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    for variable in ("KUBECONFIG", "SWITCHBOARD_GATEWAY_URL", "SWITCHBOARD_STACK"):
+        monkeypatch.delenv(variable, raising=False)
+    usual = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, usual)
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine sends late: whether that was too late is asked where it is meant."""
+    monkeypatch.setattr(verdict, "LATE_P99_MS", 60_000.0)
+
+
+def scenario(folder: Path, **changes: Any) -> str:
+    document = {
+        "summary": "A test.",
+        "load": [{"rate": 20, "for": "5s"}],
+        "claims": {"availability": 0.9, "latency": {"p90": "5s"}},
+        **changes,
+    }
+    file = folder / "own.yaml"
+    file.write_text(yaml.safe_dump(document))
+    return str(file)
+
+
+def run(*arguments: str) -> tuple[int, dict[str, Any]]:
+    found = CliRunner().invoke(app, ["run", *arguments, "--output", "json"], catch_exceptions=False)
+    return found.exit_code, json.loads(found.stdout)
+
+
+def refused_once(remote: Remote) -> None:
+    """It misbehaves at the first of so many: that was this one, and what is looked at before a run is answered."""
+    with pytest.raises(questions.Refused):
+        questions.put(remote.url, "hello there", language="en")
+
+
+def test_a_scenario_that_holds_and_what_it_leaves(remote: Remote, tmp_path: Path) -> None:
+    out = tmp_path / "new" / "out"
+    code, found = run(scenario(tmp_path), "--target", remote.url, "--out", str(out), "--questions", "0")
+    assert code == 0, found
+    assert found["verdict"]["outcome"] == "pass"
+    assert [one["answer"] for one in found["verdict"]["findings"]] == ["holds", "holds"]
+    assert json.loads((out / "result.json").read_text()) == found
+    with (out / "requests.csv").open() as file:
+        each = requests.read(file)
+    assert len(each) == found["figures"]["total"] == found["figures"]["offered"]
+    assert 60 <= len(each) <= 150  # a hundred by chance
+    assert found["figures"]["late_p99_ms"] is not None
+    assert "Load test own: pass" in (out / "report.html").read_text()
+    assert ElementTree.parse(out / "junit.xml").getroot().get("failures") == "0"  # noqa: S314 - our own
+
+
+def test_people_are_told_in_words(remote: Remote, tmp_path: Path) -> None:
+    found = CliRunner().invoke(
+        app,
+        ["run", scenario(tmp_path), "--target", remote.url, "--out", str(tmp_path), "--questions", "0"],
+        catch_exceptions=False,
+    )
+    assert found.exit_code == 0
+    assert "✓ availability ≥ 90 %: 0 of" in found.stdout
+    assert found.stdout.splitlines()[-2:] == ["pass", f"report: {tmp_path / 'report.html'}"]
+
+
+def test_what_fails_twice_has_failed_and_what_fails_once_is_told_beside_it(
+    remote: Remote, tmp_path: Path
+) -> None:
+    remote.status, remote.every = 503, 3
+    refused_once(remote)
+    claims = {"availability": 0.9}
+    code, found = run(
+        scenario(tmp_path, claims=claims), "--target", remote.url, "--out", str(tmp_path), "--questions", "0"
+    )
+    figures = found["figures"]
+    assert figures["retried"] > figures["failed"] > 0
+    assert set(figures["failures"]) == {"503 overloaded"}
+    assert code == {"pass": 0, "fail": 1, "not proven": 2}[found["verdict"]["outcome"]]
+
+
+def test_a_claim_that_is_refuted(remote: Remote, tmp_path: Path) -> None:
+    remote.status, remote.every = 503, 2
+    refused_once(remote)
+    wanted = scenario(tmp_path, claims={"availability": 0.97})
+    # Every second try fails, so about a quarter of all requests does.
+    code, found = run(wanted, "--target", remote.url, "--out", str(tmp_path), "--questions", "0")
+    assert (code, found["verdict"]["outcome"]) == (1, "fail")
+    assert ElementTree.parse(tmp_path / "junit.xml").getroot().get("failures") == "1"  # noqa: S314 - our own
+
+
+def test_a_generator_that_was_late_says_nothing(
+    remote: Remote, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verdict, "LATE_P99_MS", 0.0)
+    code, found = run(scenario(tmp_path), "--target", remote.url, "--out", str(tmp_path), "--questions", "0")
+    assert (code, found["verdict"]["outcome"]) == (3, "invalid")
+    assert found["verdict"]["sentence"].startswith("invalid: the generator was late")
+
+
+def test_where_the_first_address_is_lost_the_other_answers(remote: Remote, tmp_path: Path) -> None:
+    """An edge that isn't there: its customers are answered at the core, once they have asked anew."""
+    edges = ["--edge", f"cn-beijing={remote.url}"]
+    wanted = scenario(tmp_path, users={"chat": 1, "edge": 1, "tester": 1})
+    code, found = run(
+        wanted, "--target", remote.url, *edges, "--out", str(tmp_path), "--questions", "0", "--seed", "7"
+    )
+    assert (code, found["seed"]) == (0, 7)
+    with (tmp_path / "requests.csv").open() as file:
+        who = {one.who.rsplit(" ", 1)[0] for one in requests.read(file)}
+    assert who == {"chat", "edge cn-beijing", "tester"}
+    assert "candidate" in remote.arms
+    assert None in remote.arms
+
+
+def test_several_processes_make_one_run(remote: Remote, tmp_path: Path) -> None:
+    code, found = run(
+        *(scenario(tmp_path), "--target", remote.url, "--out", str(tmp_path)),
+        *("--questions", "0", "--processes", "2"),
+    )
+    assert code == 0, found
+    assert found["figures"]["total"] == found["figures"]["offered"]
+    assert len(remote.asked) == found["figures"]["total"] + 1  # and that before the run
+    assert 60 <= found["figures"]["total"] <= 150
+
+
+def test_known_questions_are_to_be_answered_right(
+    remote: Remote, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """This service calls everything a greeting, until it changes its mind."""
+    held_out = (
+        corpus.Example("hello there", "greeting", "en", "a"),
+        corpus.Example("I lost my card", "card_lost", "en", "b"),
+    )
+    monkeypatch.setattr(corpus, "handwritten", lambda name: held_out)
+    code, found = run(scenario(tmp_path), "--target", remote.url, "--out", str(tmp_path))
+    assert code == 0, found
+    remote.forget_after = len(remote.asked) + 3 + 10  # what is looked at before, and ten requests
+    code, found = run(scenario(tmp_path), "--target", remote.url, "--out", str(tmp_path))
+    assert code == 1, found
+    assert set(found["figures"]["failures"]) == {"asked for greeting, answered balance"}
+
+
+def test_ctrl_c_leaves_a_report_of_a_part(remote: Remote, tmp_path: Path) -> None:
+    wanted = scenario(tmp_path, load=[{"rate": 20, "for": "10m"}])
+    child = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "switchboard.cli", "loadtests", "run", wanted),
+            *("--target", remote.url, "--out", str(tmp_path / "out"), "--questions", "0"),
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+    async def under_way() -> bool:
+        return len(remote.asked) > 30
+
+    try:
+        asyncio.run(until(under_way, LONG_S))
+        child.send_signal(signal.SIGINT)
+        out, err = child.communicate(timeout=LONG_S)
+    finally:
+        child.kill()
+        child.wait()
+    assert child.returncode in (0, 2), err
+    assert "Traceback" not in err
+    assert "ended before its time" in out
+    found = json.loads((tmp_path / "out" / "result.json").read_text())
+    assert found["verdict"]["partial"]
+    assert found["figures"]["total"] >= 30
+    assert "The run was ended before its time" in (tmp_path / "out" / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["smoke"], "which gateway"),
+        (["nothing", "--target", "http://127.0.0.1:1"], "there is no scenario nothing"),
+        (["smoke", "--target", "http://127.38.0.5:1"], "doesn't answer"),
+        (["smoke", "--target", "http://192.0.2.1"], "isn't on this machine"),
+    ],
+)
+def test_bad_input_is_said_before_any_load(arguments: list[str], says: str) -> None:
+    with pytest.raises(SwitchboardError, match=says) as raised:
+        CliRunner().invoke(app, ["run", *arguments], catch_exceptions=False)
+    assert raised.value.exit_code == 3
+
+
+def test_edges_are_named(remote: Remote, tmp_path: Path) -> None:
+    wanted = scenario(tmp_path, users={"edge": 1})
+    for more, says in (([], "no --edge is given"), (["--edge", "beijing"], "isn't REGION=URL")):
+        with pytest.raises(SwitchboardError, match=says):
+            CliRunner().invoke(app, ["run", wanted, "--target", remote.url, *more], catch_exceptions=False)
+
+
+def test_questions_are_of_the_held_out_set() -> None:
+    """Written by another hand, and never trained on."""
+    found = [Asked(one.text, one.language, one.intent) for one in corpus.handwritten(name="fresh")]
+    assert {one.language for one in found} == {"en", "zh"}
+    assert len(found) > 200
