@@ -7,10 +7,13 @@ loadtests run` sets more by `loadtests.agreed`: a scenario's shape, who asks bes
 
 from __future__ import annotations
 
+import signal
 from typing import Any
 
 import gevent
 from locust import LoadTestShape, events
+from locust.env import Environment
+from locust.runners import WorkerRunner
 
 from loadtests.agreed import Settings, settings
 from loadtests.client import Door
@@ -74,10 +77,11 @@ if OWN.points:
         """The scenario's rate over time."""
 
         profile = Profile(OWN.points)
+        ended = False
 
         def tick(self) -> tuple[int, float] | None:
             second = self.get_run_time()
-            if second >= self.profile.length_s:
+            if self.ended or second >= self.profile.length_s:
                 return None
             users = round(self.profile.rate(second) / OWN.per_user)
             return users, max(1.0, self.profile.most_rps / OWN.per_user)
@@ -88,6 +92,13 @@ def _from_now_on(**_: Any) -> None:
     """Timers count from the loop's own time, which stood still while all was imported: for seconds on a busy machine,
     by which the run would be too short."""
     gevent.get_hub().loop.update_now()
+
+
+@events.init.add_listener
+def _end_when_told(environment: Environment, **_: Any) -> None:
+    """Locust hears SIGTERM after a shape's end only: by then what was measured is there, before it would be gone."""
+    if OWN.points and not isinstance(environment.runner, WorkerRunner):
+        gevent.signal_handler(signal.SIGTERM, setattr, Shape, "ended", True)
 
 
 events.init.add_listener(Recorder.install)
