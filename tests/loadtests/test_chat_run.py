@@ -106,9 +106,11 @@ def test_wrong_arguments_are_named(arguments: list[str], says: str) -> None:
         run(*arguments)
 
 
-def test_told_to_stop_it_ends_its_customers_too(remote: Remote) -> None:
+def test_told_to_stop_it_ends_its_customers_too_and_leaves_what_they_asked(
+    remote: Remote, tmp_path: Path
+) -> None:
     command = [sys.executable, "-m", "switchboard.cli", "loadtests", "chat", "--url", remote.url]
-    command += ["--rate", "5", "--duration", "120s"]
+    command += ["--rate", "5", "--duration", "120s", "--requests", str(tmp_path / "requests.csv")]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         deadline = time.monotonic() + 110  # the command asks for 120 s
@@ -121,5 +123,7 @@ def test_told_to_stop_it_ends_its_customers_too(remote: Remote) -> None:
         assert process.wait(120) == 143
         gone, alive = psutil.wait_procs(customers, timeout=120)
         assert gone and not alive
+        with (tmp_path / "requests.csv").open() as file:
+            assert len(requests.read(file)) == len(remote.asked)
     finally:
         process.kill()
