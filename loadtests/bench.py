@@ -40,7 +40,6 @@ ANSWER: Final = {
 }
 SHORT_S: Final = 5.0
 """Of a second run at the same rate: what both cost beside the requests (imports, the report) is left out."""
-out."""
 
 
 @dataclass(frozen=True)

@@ -115,8 +115,8 @@ def plan(
         typer.echo(json.dumps({**found, "rate": rate, "requests": requests, "minutes": minutes}, indent=2))
         return
     typer.echo(
-        f"{requests:,} requests with at most {failures} failed prove an availability of {availability!r} "
-        f"at {confidence:.0%} confidence"
+        f"{requests:,} requests with at most {failures} failed prove an availability of {availability * 100:.10g} % "
+        f"at {confidence * 100:.10g} % confidence"
     )
     if minutes is not None:
         typer.echo(f"at {rate:g} requests/s that takes {minutes:.1f} min")

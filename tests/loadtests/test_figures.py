@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
+from loadtests.cli import app
 from loadtests.expected import FIELDS, wrong_with
-from loadtests.figures import Request, breaches, by_second, figures, percentile, seconds_of, table, users_for
+from loadtests.figures import (
+    Request,
+    Sent,
+    breaches,
+    by_second,
+    figures,
+    percentile,
+    seconds_of,
+    table,
+)
 from loadtests.questions import QUESTIONS
+from switchboard.errors import SwitchboardError
 
 TIMES = st.lists(st.floats(0, 100), min_size=1, max_size=200).map(sorted)
 
@@ -90,10 +104,44 @@ def test_no_times(text: str) -> None:
         seconds_of(text)
 
 
-@given(st.floats(0.01, 5000), st.floats(0.1, 30))
-def test_there_are_always_users_enough(rate_rps: float, timeout_s: float) -> None:
-    # Each asks every users / rate seconds; it must have given up on its last question by then.
-    assert users_for(rate_rps, timeout_s) / rate_rps >= timeout_s * (1 - 1e-9)
+def test_what_was_due_and_how_late_it_was_sent() -> None:
+    late = [Request(float(number), 0.01, None, late_s=number / 1000) for number in range(1, 101)]
+    found = figures([*late, Request(101.0, 0.2, None, first="503")], 101.0, Sent(105, 3), 0.5)
+    assert (found.offered, found.dropped, found.total, found.retried) == (105, 3, 101, 1)
+    assert (found.late_p50_ms, found.late_p99_ms, found.late_max_ms) == (50, 99, 100)
+    assert found.began_s == 0.5
+    assert dict(table(found))["failed at the first try"] == "1"
+
+
+def test_of_several_processes_all_was_due() -> None:
+    assert Sent.of_all([Sent(5, 1), Sent(7, 0)]) == Sent(12, 1)
+    assert Sent.of_all([]) == Sent(0, 0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "requests", "minutes"),
+    [
+        ([], 29_956, None),
+        (["--failures", "2", "--rate", "100"], 62_956, 62_956 / 6000),
+        (["--availability", "0.999", "--confidence", "0.99"], 4_603, None),
+    ],
+)
+def test_how_long_a_claim_takes(arguments: list[str], requests: int, minutes: float | None) -> None:
+    told = CliRunner().invoke(app, ["plan", *arguments, "--output", "json"], catch_exceptions=False)
+    found = json.loads(told.stdout)
+    assert (found["requests"], found["minutes"]) == (requests, minutes)
+    words = CliRunner().invoke(app, ["plan", *arguments], catch_exceptions=False).stdout
+    assert f"{requests:,} requests" in words
+    assert ("min" in words) == (minutes is not None)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--availability", "1"], ["--availability", "0"], ["--confidence", "1"], ["--confidence", "0"]],
+)
+def test_claims_that_cannot_be(arguments: list[str]) -> None:
+    with pytest.raises(SwitchboardError, match="can't be"):
+        CliRunner().invoke(app, ["plan", *arguments], catch_exceptions=False)
 
 
 GOOD = {
