@@ -11,12 +11,16 @@ from hypothesis import strategies as st
 
 from switchboard.requests import Request, percentile, read, write
 
+reasons = st.none() | st.text(st.characters(codec="utf-8", exclude_characters="\r\n\0"), min_size=1)
 requests = st.builds(
     Request,
     st.integers(0, 2**42).map(lambda ms: ms / 1000),
     st.integers(0, 10**6).map(lambda parts: parts / 10_000),
-    st.none() | st.text(st.characters(codec="utf-8", exclude_characters="\r\n\0"), min_size=1),
+    reasons,
     st.sampled_from(["", "7"]),
+    st.sampled_from(["", "edge cn-beijing zh"]),
+    st.integers(0, 10**7).map(lambda parts: parts / 1_000_000),
+    reasons,
 )
 
 

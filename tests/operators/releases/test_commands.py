@@ -72,7 +72,7 @@ async def user(kube: Kube, control_plane: ControlPlane) -> AsyncIterator[User]:
     await kube.delete(NAMESPACES, name)
 
 
-def test_the_usual_shadow_is_that_of_a_release_that_names_none() -> None:
+async def test_the_usual_shadow_is_that_of_a_release_that_names_none() -> None:
     assert Shadow().seconds == SHADOW_S
 
 
