@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from infra import render_cli
+from infra import fault_cli, render_cli
 from infra.stack_option import StackOption, known
 from switchboard.errors import SwitchboardError
 from switchboard.paths import DEFAULT_STACK
@@ -146,3 +146,4 @@ def _toolchain() -> typer.Typer:
 app.command("render", epilog=render_cli.RENDER_EXAMPLES)(render_cli.render)
 app.command("check", epilog=render_cli.CHECK_EXAMPLES)(render_cli.check)
 app.add_typer(_toolchain(), name="toolchain")
+app.add_typer(fault_cli.app, name="fault")

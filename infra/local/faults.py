@@ -1,0 +1,197 @@
+"""Faults of the embedded cloud, caused in its real processes: each lasts while it is entered, and is mended after it.
+
+A killed process is somebody else's to start anew: the node's agent a container's, the site's supervisor its own. What
+is frozen keeps its sockets and answers nobody, as a machine that hangs or is lost to the network; what is slowed has
+less processor time than it asked for; what is filled has no memory left within its limit.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from infra.local import processes
+from infra.local.layout import NodeLayout, SiteLayout
+from infra.local.node.agent import runtime_dir
+from infra.local.node.container_spec import parse_run_id
+from infra.local.runtime.cgroups import Placement
+from infra.local.runtime.record import Folder
+from switchboard.errors import SwitchboardError
+
+PERIOD_US = 100_000
+LEAST_CPU_M = 1
+
+_FILLER = """
+import sys, time
+with open("/proc/self/oom_score_adj", "w") as file:
+    file.write("-1000")  # when there is no more, another one ends
+taken = []
+while True:
+    taken.append(bytearray(1 << 20))
+    taken[-1][::4096] = b"x" * 256
+    if len(taken) >= int(sys.argv[1]):
+        time.sleep(3600)
+"""
+
+
+@dataclass(frozen=True)
+class Container:
+    """One that runs: whose it is, where it is, and its first process."""
+
+    pod_uid: str
+    name: str
+    pid: int
+    placement: Placement
+
+    def processes(self) -> set[int]:
+        """All of it, the first one too where there are no cgroups."""
+        return self.placement.processes() or {self.pid}
+
+
+def containers(runtime: Path, pod_uid: str | None = None) -> list[Container]:
+    """Those that run, of all that a node's runtime keeps (`runtime_dir`), or of one pod."""
+    found = []
+    for path in sorted(runtime.iterdir()) if runtime.is_dir() else []:
+        folder = Folder(path)
+        with contextlib.suppress(ValueError):
+            uid, name, _ = parse_run_id(folder.id)
+            record, raw = folder.read_record(), folder.read_raw()
+            if record is None or raw.get("phase") != "running" or pod_uid not in (None, uid):
+                continue
+            if (handle := folder.open_program()) is not None:
+                os.close(handle)
+                found.append(Container(uid, name, int(raw["pid"]), record.placement))
+    return found
+
+
+def kill(those: Iterable[Container]) -> int:
+    """SIGKILL to all their processes; how many containers that were."""
+    killed = 0
+    for one in those:
+        killed += 1
+        _signal(one.processes(), signal.SIGKILL)
+    return killed
+
+
+@contextlib.contextmanager
+def frozen(those: Iterable[Container], own: Iterable[int] = ()) -> Iterator[None]:
+    """Stopped, until the end: containers, and processes of the cloud's own."""
+    held = {pid for one in those for pid in one.processes()} | set(own)
+    try:
+        _signal(held, signal.SIGSTOP)
+        yield
+    finally:
+        _signal(held, signal.SIGCONT)
+
+
+@contextlib.contextmanager
+def slowed(those: Iterable[Container], cpu_m: int) -> Iterator[None]:
+    """With so many thousandths of a core each, until the end.
+
+    Raises:
+        SwitchboardError: there is no such number, or no cgroup that would see to it.
+    """
+    if cpu_m < LEAST_CPU_M:
+        raise SwitchboardError(f"{cpu_m}m of processor time can't be: it must be {LEAST_CPU_M}m at least")
+    with contextlib.ExitStack() as stack:
+        for one in those:
+            folder = one.placement.directories.get("cpu")
+            if folder is None:
+                raise SwitchboardError(f"the container {one.name} has no cgroup for processor time")
+            stack.enter_context(_changed(*_quota(Path(folder), cpu_m)))
+        yield
+
+
+@contextlib.contextmanager
+def filled(those: Iterable[Container]) -> Iterator[None]:
+    """Beside them, within their limits, somebody takes memory until there is none left; until the end.
+
+    The kernel ends the container's own processes then, and not who took it.
+
+    Raises:
+        SwitchboardError: a container has no limit of memory, or no cgroup that would see to it.
+    """
+    fillers: list[subprocess.Popen[bytes]] = []
+    try:
+        for one in those:
+            folder = one.placement.directories.get("memory")
+            limit = _limit(Path(folder)) if folder is not None else None
+            if folder is None or limit is None:
+                raise SwitchboardError(f"the container {one.name} has no limit of memory")
+            join = Placement(directories={"memory": folder}).join_files
+            fillers.append(_inside([sys.executable, "-S", "-c", _FILLER, str(limit >> 20)], join))
+        yield
+    finally:
+        for process in fillers:
+            process.kill()
+            process.wait()
+
+
+@contextlib.contextmanager
+def lost(site: SiteLayout, node: NodeLayout) -> Iterator[None]:
+    """A machine that nobody hears of: its agent and all its containers stand still, until the end."""
+    agent = processes.read(site.run / f"node-{node.name}.json")
+    own = [agent.pid] if agent is not None and processes.alive(agent) else []
+    with frozen((), own), frozen(containers(runtime_dir(node))):  # the agent first: it starts nothing more
+        yield
+
+
+def program(site: SiteLayout, name: str) -> processes.Record:
+    """A process of a site's own: one of its control plane, its Service proxy, or a node's agent.
+
+    Raises:
+        SwitchboardError: there is none of that name that runs.
+    """
+    records = {file.stem: processes.read(file) for file in sorted(site.run.glob("*.json"))}
+    running = {
+        key: record for key, record in records.items() if record is not None and processes.alive(record)
+    }
+    if name not in running:
+        raise SwitchboardError(
+            f"no process {name} runs in the site {site.name}", f"there are {', '.join(running) or 'none'}"
+        )
+    return running[name]
+
+
+def _quota(folder: Path, cpu_m: int) -> tuple[Path, str]:
+    """The file that says how much processor time there is, and what it is to say."""
+    quota = max(1000, PERIOD_US * cpu_m // 1000)
+    v2 = folder / "cpu.max"
+    return (v2, f"{quota} {PERIOD_US}") if v2.exists() else (folder / "cpu.cfs_quota_us", str(quota))
+
+
+@contextlib.contextmanager
+def _changed(file: Path, text: str) -> Iterator[None]:
+    before = file.read_text().strip()
+    try:
+        file.write_text(text)
+        yield
+    finally:
+        with contextlib.suppress(FileNotFoundError):  # its container has ended meanwhile
+            file.write_text(before)
+
+
+def _limit(folder: Path) -> int | None:
+    for name in ("memory.max", "memory.limit_in_bytes"):
+        with contextlib.suppress(OSError, ValueError):
+            found = int((folder / name).read_text())
+            return found if found < 1 << 50 else None
+    return None
+
+
+def _inside(command: list[str], join: list[str]) -> subprocess.Popen[bytes]:
+    """Begun in a cgroup: a shell of one thread joins it and becomes the program."""
+    script = "".join(f'echo 0 > "{file}" && ' for file in join) + 'exec "$@"'
+    return subprocess.Popen(["/bin/sh", "-c", script, "sh", *command], stdin=subprocess.DEVNULL)
+
+
+def _signal(those: Iterable[int], number: int) -> None:
+    for pid in those:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
