@@ -113,23 +113,6 @@ def slow(
     _last(faults.slowed(those, cpu), seconds, output, "slowed", target)
 
 
-@app.command(epilog="Example: `switchboard infra fault fill pod/chat-5c9d7b8f6d-x2x4z --for 20`")
-def fill(
-    target: TargetArgument,
-    seconds: ForOption = 20.0,
-    namespace: NamespaceOption = SERVING,
-    site: SiteOption = None,
-    stack: StackOption = DEFAULT_STACK,
-    output: OutputOption = Output.TEXT,
-) -> None:
-    """Take all memory that a pod has within its limit, so that the kernel ends it."""
-    from infra.local import faults
-
-    layout = _site(stack, site)
-    those = _containers(layout, *_split(target), namespace)
-    _last(faults.filled(those), seconds, output, "filled", target)
-
-
 def _last(
     fault: AbstractContextManager[None], seconds: float, output: Output, done: str, target: str
 ) -> None:

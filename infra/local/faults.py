@@ -2,7 +2,7 @@
 
 A killed process is somebody else's to start anew: the node's agent a container's, the site's supervisor its own. What
 is frozen keeps its sockets and answers nobody, as a machine that hangs or is lost to the network; what is slowed has
-less processor time than it asked for; what is filled has no memory left within its limit.
+less processor time than it asked for.
 """
 
 from __future__ import annotations
@@ -10,9 +10,8 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import subprocess
-import sys
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,18 +25,7 @@ from switchboard.errors import SwitchboardError
 
 PERIOD_US = 100_000
 LEAST_CPU_M = 1
-
-_FILLER = """
-import sys, time
-with open("/proc/self/oom_score_adj", "w") as file:
-    file.write("-1000")  # when there is no more, another one ends
-taken = []
-while True:
-    taken.append(bytearray(1 << 20))
-    taken[-1][::4096] = b"x" * 256
-    if len(taken) >= int(sys.argv[1]):
-        time.sleep(3600)
-"""
+STOPPED_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -85,6 +73,7 @@ def frozen(those: Iterable[Container], own: Iterable[int] = ()) -> Iterator[None
     held = {pid for one in those for pid in one.processes()} | set(own)
     try:
         _signal(held, signal.SIGSTOP)
+        _wait_until(lambda: all(_state(pid) in "TtZX" for pid in held))
         yield
     finally:
         _signal(held, signal.SIGCONT)
@@ -106,31 +95,6 @@ def slowed(those: Iterable[Container], cpu_m: int) -> Iterator[None]:
                 raise SwitchboardError(f"the container {one.name} has no cgroup for processor time")
             stack.enter_context(_changed(*_quota(Path(folder), cpu_m)))
         yield
-
-
-@contextlib.contextmanager
-def filled(those: Iterable[Container]) -> Iterator[None]:
-    """Beside them, within their limits, somebody takes memory until there is none left; until the end.
-
-    The kernel ends the container's own processes then, and not who took it.
-
-    Raises:
-        SwitchboardError: a container has no limit of memory, or no cgroup that would see to it.
-    """
-    fillers: list[subprocess.Popen[bytes]] = []
-    try:
-        for one in those:
-            folder = one.placement.directories.get("memory")
-            limit = _limit(Path(folder)) if folder is not None else None
-            if folder is None or limit is None:
-                raise SwitchboardError(f"the container {one.name} has no limit of memory")
-            join = Placement(directories={"memory": folder}).join_files
-            fillers.append(_inside([sys.executable, "-S", "-c", _FILLER, str(limit >> 20)], join))
-        yield
-    finally:
-        for process in fillers:
-            process.kill()
-            process.wait()
 
 
 @contextlib.contextmanager
@@ -177,18 +141,18 @@ def _changed(file: Path, text: str) -> Iterator[None]:
             file.write_text(before)
 
 
-def _limit(folder: Path) -> int | None:
-    for name in ("memory.max", "memory.limit_in_bytes"):
-        with contextlib.suppress(OSError, ValueError):
-            found = int((folder / name).read_text())
-            return found if found < 1 << 50 else None
-    return None
+def _state(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (OSError, IndexError):
+        return "X"
 
 
-def _inside(command: list[str], join: list[str]) -> subprocess.Popen[bytes]:
-    """Begun in a cgroup: a shell of one thread joins it and becomes the program."""
-    script = "".join(f'echo 0 > "{file}" && ' for file in join) + 'exec "$@"'
-    return subprocess.Popen(["/bin/sh", "-c", script, "sh", *command], stdin=subprocess.DEVNULL)
+def _wait_until(holds: Callable[[], bool]) -> None:
+    """The kernel needs a moment for each thread; for as long as that, not for ever."""
+    deadline = time.monotonic() + STOPPED_S
+    while not holds() and time.monotonic() < deadline:
+        time.sleep(0.002)
 
 
 def _signal(those: Iterable[int], number: int) -> None:

@@ -13,14 +13,12 @@ import pytest
 
 from infra.local import faults, processes
 from infra.local.processes import Program
-from infra.local.runtime import Limits
 from switchboard.errors import SwitchboardError
 from tests.infra.local.runtime.conftest import Box
 from tests.pods import until
 
 SLEEP = "echo there; exec sleep 600"
 BUSY = "echo there; while :; do :; done"
-MIB = 1 << 20
 
 
 async def started(box: Box, uid: str, script: str = SLEEP, **more: object) -> faults.Container:
@@ -53,14 +51,14 @@ async def test_what_is_frozen_stands_still_until_the_end(box: Box) -> None:
     with faults.frozen([one]):
         assert states(one.processes()) == {"T"}
         assert "T" not in states(other.processes())
-    assert states(one.processes()) == {"R"}
+    await until(lambda: states(one.processes()) == {"R"})
 
 
 async def test_a_fault_is_mended_whatever_happens_meanwhile(box: Box) -> None:
     one = await started(box, "u-1", BUSY)
     with pytest.raises(RuntimeError, match="something else"), faults.frozen([one]):
         raise RuntimeError("something else")
-    assert states(one.processes()) == {"R"}
+    await until(lambda: states(one.processes()) == {"R"})
 
 
 async def test_what_is_slowed_has_little_processor_time(box: Box) -> None:
@@ -71,9 +69,9 @@ async def test_what_is_slowed_has_little_processor_time(box: Box) -> None:
     file, _ = faults._quota(Path(folder), 20)
     before = file.read_text()
     with faults.slowed([one], 20):
-        begun, spent = time.monotonic(), (await box.runtime.stats("u-1_main_0")).cpu_s
+        begun, spent = time.monotonic(), (await box.runtime.stats("u-1_main_0")).cpu_seconds
         await asyncio.sleep(2.0)  # what it has had by then is what is asked
-        spent = (await box.runtime.stats("u-1_main_0")).cpu_s - spent
+        spent = (await box.runtime.stats("u-1_main_0")).cpu_seconds - spent
         assert spent / (time.monotonic() - begun) < 0.2
         assert file.read_text() != before
     assert file.read_text() == before
@@ -82,22 +80,6 @@ async def test_what_is_slowed_has_little_processor_time(box: Box) -> None:
 async def test_of_no_processor_time_nothing_is_made(box: Box) -> None:
     one = await started(box, "u-1")
     with pytest.raises(SwitchboardError, match="0m of processor time can't be"), faults.slowed([one], 0):
-        pass
-
-
-async def test_without_memory_the_kernel_ends_the_container(box: Box) -> None:
-    one = await started(box, "u-1", limits=Limits(memory_bytes=64 * MIB))
-    if "memory" not in one.placement.directories:
-        pytest.skip("no cgroups for memory")
-    with faults.filled([one]):
-        ended = await box.runtime.wait("u-1_main_0")
-    assert ended.oom_killed
-    assert one.placement.processes() == set()
-
-
-async def test_without_a_limit_there_is_no_end_to_be_filled(box: Box) -> None:
-    one = await started(box, "u-1")
-    with pytest.raises(SwitchboardError, match="main has no limit of memory"), faults.filled([one]):
         pass
 
 
