@@ -8,6 +8,7 @@ stationary observations", Annals of Statistics 17, 1989; circular, by D. N. Poli
 
 from __future__ import annotations
 
+import bisect
 import math
 from collections.abc import Sequence
 from typing import Final
@@ -51,34 +52,21 @@ def requests_for(availability: float, failures: int = 0, confidence: float = CON
     if not 0 < availability < 1:
         raise ValueError(f"an availability of {availability:g} can't be proven: it must be between 0 and 1")
     _check(failures, failures, confidence)
-    low, high = failures, failures + 1  # `low` are too few
-    while at_most(failures, high, confidence) > 1 - availability:
-        low, high = high, high * 2
-        if high > MOST_REQUESTS:
-            raise ValueError(
-                f"an availability of {availability!r} takes more than {MOST_REQUESTS:.0e} requests"
-            )
-    while high - low > 1:
-        middle = (low + high) // 2
-        if at_most(failures, middle, confidence) > 1 - availability:
-            low = middle
-        else:
-            high = middle
-    return high
+    counts = range(failures, MOST_REQUESTS + 1)
+    found = bisect.bisect_left(
+        counts, True, key=lambda n: at_most(failures, n, confidence) <= 1 - availability
+    )
+    if found == len(counts):
+        raise ValueError(f"an availability of {availability!r} takes more than {MOST_REQUESTS:.0e} requests")
+    return counts[found]
 
 
 def failures_for(availability: float, requests: int, confidence: float = CONFIDENCE) -> int | None:
     """The most failures among so many requests that still prove it; None where even none of them would."""
-    if at_most(0, requests, confidence) > 1 - availability:
-        return None
-    low, high = 0, requests  # `low` prove it, `high` don't: all have failed
-    while high - low > 1:
-        middle = (low + high) // 2
-        if at_most(middle, requests, confidence) > 1 - availability:
-            high = middle
-        else:
-            low = middle
-    return low
+    too_many = bisect.bisect_left(
+        range(requests + 1), True, key=lambda failed: at_most(failed, requests, confidence) > 1 - availability
+    )
+    return too_many - 1 if too_many else None
 
 
 def clustered(

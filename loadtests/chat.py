@@ -16,8 +16,7 @@ from locust.env import Environment
 from locust.runners import WorkerRunner
 
 from loadtests.agreed import Settings, settings
-from loadtests.client import Door
-from loadtests.customers import ARM_HEADER, Customers, Desk
+from loadtests.customers import ARM_HEADER, Customers
 from loadtests.profile import Profile
 from loadtests.recorder import Recorder
 
@@ -52,9 +51,8 @@ class EdgeCustomers(Customers):
     abstract = True
     region: str
 
-    def open(self, own: Settings) -> Desk:
-        doors = [Door(own.edges[self.region]), *([Door(self.host)] if self.host else [])]
-        return Desk(self.environment, self.kind, doors, self.headers(), own)
+    def addresses(self, own: Settings) -> list[str | None]:
+        return [own.edges[self.region], self.host]
 
 
 def _weigh() -> None:

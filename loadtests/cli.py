@@ -18,14 +18,13 @@ import typer
 from loadtests import cli_run
 from loadtests.agreed import Settings
 from loadtests.bounds import CONFIDENCE, requests_for
+from loadtests.cli_run import GATEWAY_VARIABLE
 from loadtests.figures import breaches, seconds_of, table
 from loadtests.running import run
 from switchboard.errors import SwitchboardError
 from switchboard.groups import AnswerGroup
 from switchboard.printing import Output, OutputOption
 from switchboard.progress import Progress
-
-GATEWAY_VARIABLE = "SWITCHBOARD_GATEWAY_URL"
 
 app = typer.Typer(
     cls=AnswerGroup, no_args_is_help=True, help="Does it hold: customers on a service, and a verdict."

@@ -142,8 +142,12 @@ class Customers(User):
         """
         if not self.host:
             raise ValueError("which address? give --host")
-        doors = [Door(self.host), *([Door(own.other)] if own.other else [])]
+        doors = [Door(url) for url in self.addresses(own) if url]
         return Desk(self.environment, self.kind, doors, self.headers(), own)
+
+    def addresses(self, own: Settings) -> list[str | None]:
+        """Where it asks, and where once more."""
+        return [self.host, own.other]
 
     def headers(self) -> dict[str, str]:
         return {}

@@ -6,7 +6,7 @@ import html
 import io
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
 from xml.etree import ElementTree
 
@@ -49,8 +49,6 @@ class Shown:
     start_s: float
     looks: Sequence[Look] = ()
     events: Sequence[Event] = ()
-    tables: Sequence[str] = field(default_factory=tuple)
-    """More of it, as HTML."""
 
 
 def document(shown: Shown) -> str:
@@ -67,7 +65,6 @@ def document(shown: Shown) -> str:
         _claims(verdict),
         "<h2>What was measured</h2>",
         _table(table(shown.figures)),
-        *shown.tables,
         "<h2>Over time</h2>",
         _timeline(shown),
         "<h2>Who asked</h2>",

@@ -19,11 +19,12 @@ from infra.local import processes
 from infra.local.layout import NodeLayout, SiteLayout
 from infra.local.node.agent import runtime_dir
 from infra.local.node.container_spec import parse_run_id
+from infra.local.runtime import cgroups
 from infra.local.runtime.cgroups import Placement
 from infra.local.runtime.record import Folder
+from infra.local.runtime.spec import Limits
 from switchboard.errors import SwitchboardError
 
-PERIOD_US = 100_000
 LEAST_CPU_M = 1
 STOPPED_S = 5.0
 
@@ -125,9 +126,11 @@ def program(site: SiteLayout, name: str) -> processes.Record:
 
 def _quota(folder: Path, cpu_m: int) -> tuple[Path, str]:
     """The file that says how much processor time there is, and what it is to say."""
-    quota = max(1000, PERIOD_US * cpu_m // 1000)
-    v2 = folder / "cpu.max"
-    return (v2, f"{quota} {PERIOD_US}") if v2.exists() else (folder / "cpu.cfs_quota_us", str(quota))
+    version = 2 if (folder / "cpu.max").exists() else 1
+    name, value, _ = cgroups.settings(version, "cpu", Limits(cpu_cores=cpu_m / 1000))[
+        -1
+    ]  # the period is before it
+    return folder / name, value
 
 
 @contextlib.contextmanager

@@ -15,14 +15,14 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
-from loadtests import cli
+from loadtests import cli, cli_run
 from switchboard import requests
 from switchboard.errors import SwitchboardError
 from tests.loadtests.conftest import Remote
 
 
 def run(*arguments: str) -> Result:
-    env: dict[str, Any] = {cli.GATEWAY_VARIABLE: None}
+    env: dict[str, Any] = {cli_run.GATEWAY_VARIABLE: None}
     usual = signal.getsignal(signal.SIGTERM)
     try:
         return CliRunner().invoke(cli.app, ["chat", *arguments], env=env, catch_exceptions=False)

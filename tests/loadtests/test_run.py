@@ -192,11 +192,14 @@ def test_ctrl_c_leaves_a_report_of_a_part(remote: Remote, tmp_path: Path) -> Non
     finally:
         child.kill()
         child.wait()
-    assert child.returncode in (0, 2), err
     assert "Traceback" not in err
     assert "ended before its time" in out
     found = json.loads((tmp_path / "out" / "result.json").read_text())
     assert found["verdict"]["partial"]
+    # On a machine so busy that it sends late, such a part is invalid; nothing of it is refuted.
+    outcome = verdict.Outcome(found["verdict"]["outcome"])
+    assert outcome is not verdict.Outcome.FAILED
+    assert child.returncode == verdict.CODES[outcome], err
     assert found["figures"]["total"] >= 30
     assert "The run was ended before its time" in (tmp_path / "out" / "report.html").read_text()
 
