@@ -13,6 +13,7 @@ from collections.abc import Callable, Coroutine, Iterable
 from datetime import UTC, datetime
 from typing import Any
 
+from operators.garbage import Garbage
 from operators.lease import Leader
 from operators.memory import Memory
 from operators.metrics import Metrics
@@ -84,6 +85,10 @@ class Loop:
 
     async def run(self) -> None:
         """Until cancelled."""
+        with Garbage() as garbage:
+            await self._run(garbage)
+
+    async def _run(self, garbage: Garbage) -> None:
         loop = asyncio.get_running_loop()
         due = loop.time()
         while True:
@@ -100,6 +105,7 @@ class Loop:
             else:
                 self._led, self.ticked_at = False, None
                 self._metrics.stands_by()
+            garbage.collect()
             await asyncio.sleep(max(0.0, due - loop.time()))
 
     async def settle(self) -> None:
