@@ -103,6 +103,10 @@ def env(
     endpoints = read(stack).endpoints
     if endpoints.gateway:
         values["SWITCHBOARD_GATEWAY_URL"] = endpoints.gateway
+    if endpoints.edges:
+        values["SWITCHBOARD_EDGE_URLS"] = " ".join(
+            f"{region}={url}" for region, url in sorted(endpoints.edges.items())
+        )
     if endpoints.mlflow:
         values["MLFLOW_TRACKING_URI"] = endpoints.mlflow
         try:

@@ -113,6 +113,47 @@ def slow(
     _last(faults.slowed(those, cpu), seconds, output, "slowed", target)
 
 
+@app.command(epilog="Example: `switchboard infra fault fill pod/chat-5c9d7b8f6d-x2x4z`")
+def fill(
+    target: TargetArgument,
+    seconds: ForOption = 20.0,
+    namespace: NamespaceOption = SERVING,
+    site: SiteOption = None,
+    stack: StackOption = DEFAULT_STACK,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Leave a pod, or all of a node's, no more memory than it has taken: it is at its limit."""
+    from infra.local import faults
+
+    layout = _site(stack, site)
+    those = _containers(layout, *_split(target), namespace)
+    _last(faults.filled(those), seconds, output, "filled", target)
+
+
+@app.command(epilog="Example: `switchboard infra fault cut node/edge-beijing-1 --for 60`")
+def cut(
+    target: TargetArgument,
+    seconds: ForOption = 20.0,
+    site: SiteOption = None,
+    stack: StackOption = DEFAULT_STACK,
+    output: OutputOption = Output.TEXT,
+    namespace: Annotated[str, typer.Option("--namespace", "-n", hidden=True)] = SERVING,
+) -> None:
+    """Cut a node off from its cluster: its customers reach it, and it reaches nothing but what is on it."""
+    from infra.local import cutting, faults
+    from infra.local.node.agent import runtime_dir
+
+    del namespace  # for whoever passes the same to all of these commands
+    layout = _site(stack, site)
+    kind, name = _split(target)
+    if kind != NODE:
+        raise SwitchboardError("a node can be cut off, and nothing else", "write node/NAME")
+    node = _node(layout, name)
+    own = [str(node.ip), *asyncio.run(_addresses(layout, name))]
+    pids = {pid for one in faults.containers(runtime_dir(node)) for pid in one.processes()}
+    _last(cutting.cut(name, [*faults.agent_of(layout, node), *pids], own), seconds, output, "cut", target)
+
+
 def _last(
     fault: AbstractContextManager[None], seconds: float, output: Output, done: str, target: str
 ) -> None:
@@ -201,3 +242,15 @@ async def _where(layout: SiteLayout, name: str, namespace: str) -> tuple[str, st
     if not node:
         raise SwitchboardError(f"the pod {name} is on no node yet")
     return str(pod["metadata"]["uid"]), str(node)
+
+
+async def _addresses(layout: SiteLayout, node: str) -> list[str]:
+    """Of the pods of a node."""
+    from switchboard.kube import PODS, ApiError, Credentials, Kube, Unreachable
+
+    try:
+        async with Kube(Credentials.from_kubeconfig(layout.kubeconfig)) as kube:
+            pods = await kube.list(PODS, field_selector=f"spec.nodeName={node}")
+    except (ApiError, Unreachable) as error:
+        raise SwitchboardError(f"the site {layout.name} doesn't answer: {error}") from None
+    return sorted({pod["status"]["podIP"] for pod in pods if pod["status"].get("podIP")})

@@ -26,6 +26,8 @@ from switchboard.printing import Output, OutputOption
 from switchboard.progress import Progress
 
 if TYPE_CHECKING:
+    from loadtests.breaking import Breaker
+    from loadtests.figures import Figures
     from loadtests.observing import Observer
     from loadtests.scenario import Scenario
     from loadtests.verdict import Verdict
@@ -52,7 +54,11 @@ def run_scenario(
     ] = None,
     edge: Annotated[
         list[str] | None,
-        typer.Option(metavar="REGION=URL", help="The gateway at the edge of a region; repeatable."),
+        typer.Option(
+            metavar="REGION=URL",
+            help="The gateway at the edge of a region; repeatable.",
+            envvar="SWITCHBOARD_EDGE_URLS",
+        ),
     ] = None,
     stack: Annotated[
         str, typer.Option(help="What the target belongs to.", envvar="SWITCHBOARD_STACK")
@@ -73,6 +79,13 @@ def run_scenario(
         str, typer.Option("--namespace", "-n", help="Its namespace.")
     ] = "switchboard-serving",
     context: Annotated[str | None, typer.Option(help="Of kubectl.", show_default="the current one")] = None,
+    core_context: Annotated[
+        str, typer.Option(help="The core site's, in which MLflow is: for scenarios with faults.")
+    ] = "private",
+    yes_break: Annotated[
+        str | None,
+        typer.Option(metavar="STACK", help="Really break things of a stack that isn't local: its name."),
+    ] = None,
     seed: Annotated[
         int | None, typer.Option(min=0, help="Of all chance.", show_default="another each time")
     ] = None,
@@ -84,6 +97,7 @@ def run_scenario(
     from loadtests import probing
     from loadtests import scenario as scenarios
     from loadtests.agreed import Settings
+    from loadtests.outcomes import finding, outcomes
     from loadtests.running import run
     from loadtests.verdict import CODES, judge
 
@@ -99,6 +113,7 @@ def run_scenario(
     for what, url in [("--other", other), *((f"--edge {region}", url) for region, url in edges.items())]:
         if url is not None:
             probing.check_target(url, stack, what=what)
+    breaker = _breaker(wanted, stack, yes_break, (context, core_context), namespace, server)
     folder = out or Path(f"loadtests-{name}")
     folder.mkdir(parents=True, exist_ok=True)
     if threading.current_thread() is threading.main_thread():
@@ -122,6 +137,8 @@ def run_scenario(
         observer = _observer(namespace, server, context)
         if observer is not None:
             stacked.enter_context(observer)
+        if breaker is not None:
+            stacked.enter_context(breaker)
         step = stacked.enter_context(
             progress.step(f"{name}: {profile.requests():,.0f} requests in {profile.length_s:g} s")
         )
@@ -135,17 +152,25 @@ def run_scenario(
             questions=str(asked) if asked is not None else None,
             requests=str((folder / "requests.csv").absolute()),
         )
-        found = run(
-            target,
-            settings,
-            processes=processes,
-            on_progress=lambda so_far: step.detail(
-                f"{so_far.total:,} asked, {so_far.failed:,} failed, {so_far.p99_ms or 0:.0f} ms at p99"
-            ),
-        )
+
+        def tell(so_far: Figures) -> None:
+            if breaker is not None and so_far.total:
+                breaker.begin()
+            now = f"{breaker.now}: " if breaker is not None and breaker.now else ""
+            counts = f"{so_far.total:,} asked, {so_far.failed:,} failed, {so_far.p99_ms or 0:.0f} ms at p99"
+            step.detail(now + counts)
+
+        found = run(target, settings, processes=processes, on_progress=tell)
+    came_to = outcomes(breaker.happened, found.requests) if breaker is not None else []
     begun = found.figures.began_s or time.time()
     verdict = judge(
-        wanted, found.requests, found.figures, begun, start_s=start_seconds, partial=found.partial
+        wanted,
+        found.requests,
+        found.figures,
+        begun,
+        start_s=start_seconds,
+        partial=found.partial,
+        faults=[finding(one) for one in came_to],
     )
     from loadtests import report
 
@@ -159,6 +184,7 @@ def run_scenario(
         begun_s=begun,
         start_s=start_seconds,
         looks=observer.looks if observer is not None else (),
+        faults=came_to,
     )
     result = {
         "scenario": name,
@@ -168,6 +194,7 @@ def run_scenario(
         "verdict": verdict.model_dump(mode="json"),
         "figures": found.figures.model_dump(),
         "replicas": [asdict(one) for one in shown.looks],
+        "faults": [one.model_dump(mode="json") for one in came_to],
     }
     (folder / "report.html").write_text(report.document(shown), encoding="utf-8")
     (folder / "junit.xml").write_text(report.junit(shown), encoding="utf-8")
@@ -179,11 +206,10 @@ def run_scenario(
     raise typer.Exit(CODES[verdict.outcome])
 
 
-def _tell(verdict: Verdict, figures: object, folder: Path) -> None:
-    from loadtests.figures import Figures, table
+def _tell(verdict: Verdict, figures: Figures, folder: Path) -> None:
+    from loadtests.figures import table
     from loadtests.verdict import Answer, Outcome
 
-    assert isinstance(figures, Figures)  # noqa: S101
     for name, value in table(figures):
         typer.echo(f"{name:<26}{value}")
     marks = {
@@ -225,7 +251,43 @@ def _edges(scenario: Scenario, given: list[str]) -> dict[str, str]:
 def _observer(namespace: str, server: str, context: str | None) -> Observer | None:
     """None where there is no kubeconfig: a run needs no cluster."""
     from loadtests.observing import Observer
+    from switchboard.credentials import Credentials
 
     files = [Path(one) for one in os.environ.get("KUBECONFIG", "").split(os.pathsep) if one]
-    file = next((one for one in files if one.exists()), None)
-    return Observer.of(file, namespace, server, context) if file is not None else None
+    if not any(one.exists() for one in files):
+        return None
+    return Observer(Credentials.of_user(os.environ, context), namespace, server)
+
+
+def _breaker(
+    wanted: Scenario,
+    stack: str,
+    yes_break: str | None,
+    contexts: tuple[str | None, str],
+    namespace: str,
+    server: str,
+) -> Breaker | None:
+    """None where the scenario breaks nothing.
+
+    Raises:
+        SwitchboardError: it isn't said that this stack may be broken, or there is no way to it.
+    """
+    from loadtests.breaking import Breaker, Place
+    from loadtests.faults import Name
+    from loadtests.probing import LOCAL
+    from switchboard.credentials import Credentials
+
+    if not wanted.faults:
+        return None
+    if yes_break not in (None, stack) or (yes_break is None and stack != LOCAL):
+        raise SwitchboardError(
+            f"the scenario breaks things, and nobody has said that the stack {stack} may be broken",
+            f"where you mean it: --yes-break {stack}",
+        )
+    context, core_context = contexts
+    core = None
+    if Name.RESTART_MLFLOW in wanted.faults:
+        core = Credentials.of_user(os.environ, core_context)
+    serving = Credentials.of_user(os.environ, context)
+    place = Place(serving, core, context, core_context, namespace, server)
+    return Breaker(place, wanted.faults, embedded=stack == LOCAL, stack=stack)

@@ -10,11 +10,14 @@ from dataclasses import dataclass
 from typing import Any, Final
 from xml.etree import ElementTree
 
+from loadtests.faults import FAULTS
 from loadtests.figures import GOOD_WITHIN_S, Figures, by_second, table
 from loadtests.observing import Look
+from loadtests.outcomes import Outcome
 from loadtests.profile import Span
 from loadtests.scenario import Scenario
-from loadtests.verdict import Answer, Outcome, Verdict
+from loadtests.verdict import Answer, Verdict
+from loadtests.verdict import Outcome as Ended
 from switchboard import page
 from switchboard.requests import Request, percentile
 
@@ -24,15 +27,6 @@ _STYLE: Final = """
 """
 _ANSWERS: Final = {Answer.HOLDS: "#2b8a3e", Answer.REFUTED: "#c92a2a", Answer.NOT_PROVEN: "#e67700"}
 _BAND: Final = "#ffe066"
-
-
-@dataclass(frozen=True)
-class Event:
-    """Something that was done to the cloud during the run, from when to when (seconds since the epoch)."""
-
-    name: str
-    begin_s: float
-    end_s: float
 
 
 @dataclass(frozen=True)
@@ -48,7 +42,7 @@ class Shown:
     begun_s: float
     start_s: float
     looks: Sequence[Look] = ()
-    events: Sequence[Event] = ()
+    faults: Sequence[Outcome] = ()
 
 
 def document(shown: Shown) -> str:
@@ -63,6 +57,7 @@ def document(shown: Shown) -> str:
         *(f"<p>{_text(problem)}</p>" for problem in verdict.problems),
         "<h2>Claims</h2>",
         _claims(verdict),
+        *(["<h2>Faults</h2>", _faults(shown.faults)] if shown.faults else []),
         "<h2>What was measured</h2>",
         _table(table(shown.figures)),
         "<h2>Over time</h2>",
@@ -88,7 +83,7 @@ def junit(shown: Shown) -> str:
         counts["skipped"] += 1
     for one in verdict.findings:
         case = ElementTree.SubElement(suite, "testcase", classname=f"loadtests.{shown.name}", name=one.claim)
-        if verdict.outcome is Outcome.INVALID:
+        if verdict.outcome is Ended.INVALID:
             ElementTree.SubElement(case, "error", message=verdict.sentence)
             counts["errors"] += 1
         elif one.answer is Answer.REFUTED:
@@ -110,6 +105,29 @@ def _claims(verdict: Verdict) -> str:
         for one in verdict.findings
     ]
     return f"<table><tr><th>claim<th>answer<th>why{''.join(rows)}</table>" if rows else "<p>None.</p>"
+
+
+def _faults(outcomes: Sequence[Outcome]) -> str:
+    names = ("requests", "failed", "at the first try", "within the level again, s", "out of level, s")
+    head = "<tr><th>fault<th>what was done<th>hypothesis<th>repair" + "".join(
+        f"<th class=n>{name}" for name in names
+    )
+    rows = []
+    for one in outcomes:
+        fault, happened = FAULTS[one.happened.name], one.happened
+        row = (
+            f"<tr><td>{_text(fault.name)}<td>{_text(fault.done)}: {_text(happened.target)}"
+            f"<td>{_text(fault.hypothesis)}<td>{_text(fault.repair)}"
+        )
+        if happened.problem is not None:
+            rows.append(f"{row}<td colspan=5>{_text(happened.problem)}")
+            continue
+        again = "never" if one.recovered_s is None else f"{one.recovered_s:g}"
+        rows.append(
+            f"{row}<td class=n>{one.requests:,}<td class=n>{one.failed:,}<td class=n>{one.first_failed:,}"
+            f"<td class=n>{again}<td class=n>{one.out_s}"
+        )
+    return f"<table>{head}{''.join(rows)}</table>"
 
 
 def _table(rows: Iterable[tuple[str, str]]) -> str:
@@ -177,15 +195,14 @@ def _timeline(shown: Shown) -> str:
         at = [one.at - shown.begun_s for one in weights]
         axes[-1].plot(at, [one.weight for one in weights], drawstyle="steps-post", color="#ae3ec9")
         axes[-1].set_ylabel("candidate, %")
-    for one in shown.events:
+    for one in (outcome.happened for outcome in shown.faults):
+        if one.begun_s is None:
+            continue
+        begin, end = one.begun_s - shown.begun_s, (one.ended_s or one.begun_s) - shown.begun_s
         for axis in axes:
-            axis.axvspan(one.begin_s - shown.begun_s, one.end_s - shown.begun_s, color=_BAND, alpha=0.5, lw=0)
+            axis.axvspan(begin, max(end, begin + 1.0), color=_BAND, alpha=0.5, lw=0)
         axes[0].annotate(
-            one.name,
-            (one.begin_s - shown.begun_s, 1.02),
-            xycoords=("data", "axes fraction"),
-            fontsize=7,
-            rotation=30,
+            one.name.value, (begin, 1.02), xycoords=("data", "axes fraction"), fontsize=7, rotation=30
         )
     axes[-1].set_xlabel("seconds")
     figure.tight_layout()

@@ -26,6 +26,7 @@ from pydantic import (
 )
 
 from loadtests.bounds import CONFIDENCE, failures_for
+from loadtests.faults import Name, length_s
 from loadtests.figures import seconds_of
 from loadtests.profile import LONGEST_S, MOST_RPS, Profile, Span, read_trace, staged, traced
 from switchboard.errors import SwitchboardError
@@ -115,6 +116,8 @@ class Scenario(Part):
     """Who asks, by their weights."""
     arrivals: Arrivals = Arrivals.POISSON
     load: Annotated[list[Stage], Field(min_length=1, max_length=1000)] | Trace
+    faults: Annotated[tuple[Name, ...], Field(max_length=100)] = ()
+    """What is broken meanwhile, one after the other."""
     claims: Claims = Claims()
     folder: Annotated[Path, Field(exclude=True)] = FOLDER
 
@@ -185,6 +188,10 @@ def load(name: str) -> Scenario:
     except ValidationError as error:
         raise SwitchboardError(f"the scenario {name}: {_first(error)}") from None
     found.profile  # noqa: B018 - what it can't be is said at once
+    if (needed_s := length_s(found.faults)) > found.profile.length_s and found.faults:
+        raise SwitchboardError(
+            f"the scenario {name}: its faults take {needed_s:g} s, and its load {found.profile.length_s:g} s"
+        )
     if problem := unprovable(found):
         raise SwitchboardError(f"the scenario {name}: {problem}")
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 import ssl
 import tempfile
 from collections.abc import Mapping
@@ -60,6 +61,27 @@ class Credentials:
         if kubeconfig := environ.get("KUBECONFIG"):
             return cls.from_kubeconfig(Path(kubeconfig))
         return cls.in_cluster(environ)
+
+    @classmethod
+    def of_user(cls, environ: Mapping[str, str], context: str | None = None) -> Credentials:
+        """As kubectl finds them: of the first of KUBECONFIG's files that has the context; without one, of the first.
+
+        Raises:
+            SwitchboardError: there is no kubeconfig, none has the context, or it can't be used.
+        """
+        files = [Path(one) for one in environ.get("KUBECONFIG", "").split(os.pathsep) if one]
+        problem: SwitchboardError | None = None
+        for file in files or [Path("~/.kube/config").expanduser()]:
+            try:
+                return cls.from_kubeconfig(file, context)
+            except SwitchboardError as error:
+                problem = problem or error
+                if context is None:
+                    break
+        raise SwitchboardError(
+            problem.what if problem is not None else "there is no kubeconfig",
+            'of the local cloud: eval "$(switchboard env)"',
+        )
 
     @classmethod
     def from_kubeconfig(cls, source: Path | str, context: str | None = None) -> Credentials:

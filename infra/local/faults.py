@@ -8,6 +8,7 @@ less processor time than it asked for.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import time
@@ -27,6 +28,8 @@ from switchboard.errors import SwitchboardError
 
 LEAST_CPU_M = 1
 STOPPED_S = 5.0
+FILL_TRIES, FILL_STEP = 64, 1 << 20
+"""A limit on memory is set to what is taken, or to so many bytes more, until the kernel takes it."""
 
 
 @dataclass(frozen=True)
@@ -99,12 +102,55 @@ def slowed(those: Iterable[Container], cpu_m: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def filled(those: Iterable[Container]) -> Iterator[None]:
+    """With no more memory than they have taken, until the end: the next that they ask for is too much.
+
+    Raises:
+        SwitchboardError: there is no cgroup that would see to it.
+    """
+    with contextlib.ExitStack() as stack:
+        for one in those:
+            folder = one.placement.directories.get("memory")
+            if folder is None:
+                raise SwitchboardError(f"the container {one.name} has no cgroup for memory")
+            stack.enter_context(_at_limit(Path(folder)))
+        yield
+
+
+@contextlib.contextmanager
+def _at_limit(folder: Path) -> Iterator[None]:
+    file = _memory_file(folder)
+    stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+    taken = int(stat["total_rss"] if "total_rss" in stat else stat["anon"])  # v1, v2
+    before = file.read_text().strip()
+    try:
+        for more in range(FILL_TRIES):
+            try:
+                file.write_text(str(taken + more * FILL_STEP))
+                break
+            except OSError as error:
+                if error.errno != errno.EBUSY:  # the kernel can't take so much back at once
+                    raise
+        yield
+    finally:
+        with contextlib.suppress(FileNotFoundError):  # its container has ended meanwhile
+            file.write_text(before)
+
+
+@contextlib.contextmanager
 def lost(site: SiteLayout, node: NodeLayout) -> Iterator[None]:
     """A machine that nobody hears of: its agent and all its containers stand still, until the end."""
-    agent = processes.read(site.run / f"node-{node.name}.json")
-    own = [agent.pid] if agent is not None and processes.alive(agent) else []
-    with frozen((), own), frozen(containers(runtime_dir(node))):  # the agent first: it starts nothing more
+    with (
+        frozen((), agent_of(site, node)),
+        frozen(containers(runtime_dir(node))),
+    ):  # the agent first: it starts nothing more
         yield
+
+
+def agent_of(site: SiteLayout, node: NodeLayout) -> list[int]:
+    """The process of a node's agent, if it runs."""
+    agent = processes.read(site.run / f"node-{node.name}.json")
+    return [agent.pid] if agent is not None and processes.alive(agent) else []
 
 
 def program(site: SiteLayout, name: str) -> processes.Record:
@@ -122,6 +168,12 @@ def program(site: SiteLayout, name: str) -> processes.Record:
             f"no process {name} runs in the site {site.name}", f"there are {', '.join(running) or 'none'}"
         )
     return running[name]
+
+
+def _memory_file(folder: Path) -> Path:
+    """The file that says how much memory there may be."""
+    version = 2 if (folder / "memory.max").exists() else 1
+    return folder / cgroups.settings(version, "memory", Limits(memory_bytes=1))[0][0]
 
 
 def _quota(folder: Path, cpu_m: int) -> tuple[Path, str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
@@ -85,9 +84,7 @@ def with_kube(context: str | None, work: Callable[[Kube], Awaitable[T]]) -> T:
     from switchboard.credentials import Credentials
     from switchboard.kube import ApiError, Kube, Unreachable
 
-    files = [Path(one) for one in os.environ.get("KUBECONFIG", "").split(os.pathsep) if one]
-    files = files or [Path("~/.kube/config").expanduser()]
-    credentials = _credentials(files, context, Credentials.from_kubeconfig)
+    credentials = Credentials.of_user(os.environ, context)
 
     async def run() -> T:
         async with Kube(credentials, user_agent="switchboard-cli") as kube:
@@ -101,19 +98,3 @@ def with_kube(context: str | None, work: Callable[[Kube], Awaitable[T]]) -> T:
         raise SwitchboardError(
             f"the API server doesn't answer: {error}", "`switchboard status` shows what runs"
         ) from None
-
-
-def _credentials(files: list[Path], context: str | None, load: Callable[..., T]) -> T:
-    """Of the first file that has the context; without one, of the first file."""
-    problem: SwitchboardError | None = None
-    for file in files:
-        try:
-            return load(file, context)
-        except SwitchboardError as error:
-            problem = problem or error
-            if context is None:
-                break
-    raise SwitchboardError(
-        problem.what if problem is not None else "there is no kubeconfig",
-        'of the local cloud: eval "$(switchboard env)"',
-    )

@@ -14,6 +14,7 @@ import logging
 import time
 from collections.abc import Coroutine, Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from serving.gateway import config, routes
@@ -37,6 +38,9 @@ APPLY_TIMEOUT_S = 5.0
 DRAIN_S = 10.0
 DRAIN_LAST_S = 2.0
 """Before the end of that, whoever still waits for a replica is told to try again."""
+CHECK_S = 5.0
+"""So often it is looked at whether Envoy's files are as they were left: Envoy refuses what is nonsense and goes on, but
+would not start from it."""
 LATE_S = 0.2
 """How long after a change of routes requests still come by the old ones: those that were on their way in."""
 
@@ -85,6 +89,7 @@ class Files:
         self._clusters: list[tuple[object, ...]] | None = None
         self._released: list[tuple[object, ...]] | None = None
         self._routes: list[tuple[object, ...]] | None = None
+        self._marks: dict[Path, tuple[int, int, int]] = {}
 
         def informer(kind: Kind, label_selector: str | None = None) -> Informer:
             return Informer(
@@ -110,13 +115,14 @@ class Files:
         while True:
             self._changed.clear()
             try:
+                self._look_after()
                 now, until_s = self._fleets()
                 late_s = await self.apply(now)
             except OSError as error:  # a full volume, say: what Envoy has stays in force
                 log.error("Envoy's files can't be written: %s", error)
                 await asyncio.sleep(1.0)
                 continue
-            again_s = min((one for one in (until_s, late_s) if one is not None), default=None)
+            again_s = min(one for one in (until_s, late_s, CHECK_S) if one is not None)
             with suppress(TimeoutError):
                 async with asyncio.timeout(again_s):
                     await self._changed.wait()
@@ -152,7 +158,7 @@ class Files:
                 versions |= self._write_endpoints(fleet)
         await self._apply_clusters(now)
         await self._apply_routes(now, versions)
-        if envoy.write(self._settings.ops_routes, routes.ops(ready=True)):
+        if self._put(self._settings.ops_routes, routes.ops(ready=True)):
             log.info("ready: %d model servers", len(now))
         self._forget({fleet.name for fleet in now})
         if late and (left_s := self._late_at - time.monotonic()) > 0:
@@ -167,7 +173,7 @@ class Files:
         if self._clusters == shape:
             return
         clusters = config.clusters(now, settings)
-        if envoy.write(settings.clusters, clusters):
+        if self._put(settings.clusters, clusters):
             await self._taken({envoy.CDS_VERSION: clusters["version_info"], envoy.WARMING: "0"})
         self._clusters = shape
 
@@ -177,7 +183,7 @@ class Files:
         shape: list[tuple[object, ...]] = [routes.shape(routes.once_held(fleet)) for fleet in now]
         if self._released != shape:
             released = routes.released(now)
-            if envoy.write(settings.released_routes, released):
+            if self._put(settings.released_routes, released):
                 await self._taken(_version(released, RELEASED))
             self._released = shape
         shape = [(fleet.held, *routes.shape(fleet)) for fleet in now]
@@ -187,7 +193,7 @@ class Files:
         self._activator.open({fleet.name: fleet.slots for fleet in now if fleet.arm is None})
         if turn:
             table = routes.routes(now, settings)
-            if envoy.write(settings.routes, table):
+            if self._put(settings.routes, table):
                 await self._taken(_version(table, ROUTES))
                 self._late_at = time.monotonic() + LATE_S
             self._routes = shape
@@ -196,13 +202,39 @@ class Files:
         """Of arms that are gone: their clusters are, too."""
         for name in self._written.keys() - there:
             for cluster in config.pools(self._written.pop(name)):
-                self._settings.endpoints(cluster).unlink(missing_ok=True)
+                file = self._settings.endpoints(cluster)
+                self._marks.pop(file, None)
+                file.unlink(missing_ok=True)
+
+    def _put(self, file: Path, document: envoy.Config) -> bool:
+        wrote = envoy.write(file, document)
+        self._marks[file] = _mark(file)
+        return wrote
+
+    def _look_after(self) -> None:
+        """What another hand has changed or removed is made anew."""
+        spoiled = {file for file, mark in self._marks.items() if _mark(file) != mark}
+        if not spoiled:
+            return
+        log.error("not as it was left, and written anew: %s", ", ".join(sorted(one.name for one in spoiled)))
+        for file in spoiled:
+            del self._marks[file]
+        settings = self._settings
+        if settings.clusters in spoiled:
+            self._clusters = None
+        if settings.released_routes in spoiled:
+            self._released = None
+        if settings.routes in spoiled:
+            self._routes = None
+        for fleet in list(self._written.values()):
+            if any(settings.endpoints(pool) in spoiled for pool in config.pools(fleet)):
+                self._write_endpoints(fleet)
 
     def _write_endpoints(self, fleet: Fleet) -> dict[str, str]:
         """The statistics by which Envoy says that it has taken what changed."""
         versions = {}
         for cluster, endpoints in config.endpoints(fleet).items():
-            if envoy.write(self._settings.endpoints(cluster), endpoints):
+            if self._put(self._settings.endpoints(cluster), endpoints):
                 log.info("%s: %s", cluster, envoy.describe(endpoints))
                 versions[f"cluster.{cluster}.version_text"] = endpoints["version_info"]
         known = self._written.get(fleet.name)
@@ -217,6 +249,15 @@ class Files:
             return
         if not await self._admin.taken(wanted, timeout_s=APPLY_TIMEOUT_S):
             log.error("envoy has not taken %s in %.0f s; see its log", ", ".join(wanted), APPLY_TIMEOUT_S)
+
+
+def _mark(file: Path) -> tuple[int, int, int]:
+    """Which file it is, from when, how long; zeros where there is none."""
+    try:
+        found = file.stat()
+    except FileNotFoundError:
+        return (0, 0, 0)
+    return found.st_ino, found.st_mtime_ns, found.st_size
 
 
 def _said(split: Split) -> str:

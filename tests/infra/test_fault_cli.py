@@ -23,6 +23,9 @@ from switchboard.errors import SwitchboardError
         (["freeze", "node/public-1", "--site", "moon"], "no embedded site moon"),
         (["slow", "process/etcd"], "this is for pods and nodes"),
         (["slow", "node/nowhere", "--cpu", "20"], "has no node nowhere"),
+        (["fill", "process/etcd"], "this is for pods and nodes"),
+        (["cut", "pod/chat"], "a node can be cut off, and nothing else"),
+        (["cut", "node/nowhere"], "has no node nowhere"),
         (["kill", "node/public-1", "--stack", "production"], "isn't embedded on this machine"),
     ],
 )

@@ -9,11 +9,14 @@ from xml.etree import ElementTree
 import pytest
 
 from loadtests import report
+from loadtests.faults import Name
 from loadtests.figures import figures
 from loadtests.observing import Look
-from loadtests.report import Event, Shown
+from loadtests.outcomes import Happened, Outcome
+from loadtests.report import Shown
 from loadtests.scenario import Scenario
-from loadtests.verdict import Answer, Finding, Outcome, Verdict
+from loadtests.verdict import Answer, Finding, Verdict
+from loadtests.verdict import Outcome as Ended
 from switchboard.requests import Request
 
 BEGUN = 1_800_000_000.0
@@ -41,22 +44,31 @@ def shown(verdict: Verdict, failure: str | None = None) -> Shown:
         looks=[
             Look(BEGUN + second, 2, 1 + second // 5, 10.0 if second > 5 else None) for second in range(10)
         ],
-        events=[Event("kill <pod>", BEGUN + 3, BEGUN + 5)],
+        faults=[KILLED, UNCAUSED],
     )
 
 
+KILLED = Outcome(
+    happened=Happened(name=Name.KILL_POD, begun_s=BEGUN + 3, ended_s=BEGUN + 5, target="pod/<chat>"),
+    requests=140,
+    failed=1,
+    first_failed=2,
+    recovered_s=1.5,
+    out_s=2,
+)
+UNCAUSED = Outcome(happened=Happened(name=Name.CUT_EDGE, problem="it takes <root>"))
 HOLDS = Finding(claim="availability ≥ 90 %", answer=Answer.HOLDS, why="1 of 200 requests failed", bound=0.97)
 REFUTED = Finding(claim="p99 ≤ 300 ms", answer=Answer.REFUTED, why="too <slow>", bound=0.5)
 UNPROVEN = Finding(claim="capacity", answer=Answer.NOT_PROVEN, why="never held")
 
 
-def verdict(outcome: Outcome, *findings: Finding, **more: object) -> Verdict:
+def verdict(outcome: Ended, *findings: Finding, **more: object) -> Verdict:
     fields = {"outcome": outcome, "sentence": "what it <came> to", "findings": list(findings), **more}
     return Verdict.model_validate(fields)
 
 
 def test_the_verdict_comes_first_and_all_is_told() -> None:
-    page = report.document(shown(verdict(Outcome.FAILED, HOLDS, REFUTED), "no answer in 5 s"))
+    page = report.document(shown(verdict(Ended.FAILED, HOLDS, REFUTED), "no answer in 5 s"))
     words = re.sub(r"<svg.*?</svg>", "", page, flags=re.S)
     places = [
         words.index(one) for one in ("what it &lt;came&gt; to", "too &lt;slow&gt;", "What was measured")
@@ -68,32 +80,32 @@ def test_the_verdict_comes_first_and_all_is_told() -> None:
 
 
 def test_the_picture_shows_replicas_weights_and_what_was_done() -> None:
-    page = report.document(shown(verdict(Outcome.PASSED, HOLDS)))
+    page = report.document(shown(verdict(Ended.PASSED, HOLDS)))
     picture = page[page.index("<svg") : page.index("</svg>")]
-    for said in ("requests/s", "failed/s", "replicas", "candidate, %", "kill &lt;pod&gt;"):
+    for said in ("requests/s", "failed/s", "replicas", "candidate, %", "kill-pod"):
         assert f"<!-- {said} -->" in picture or said in picture
-    without = dataclasses.replace(shown(verdict(Outcome.PASSED, HOLDS)), looks=(), events=())
+    without = dataclasses.replace(shown(verdict(Ended.PASSED, HOLDS)), looks=(), faults=())
     assert "candidate, %" not in report.document(without)
 
 
 def test_it_is_read_offline() -> None:
-    page = report.document(shown(verdict(Outcome.PASSED, HOLDS)))
+    page = report.document(shown(verdict(Ended.PASSED, HOLDS)))
     assert not re.search(r"""(?:src|href)=["']?(?:https?:)?//""", page)
     assert "<script" not in page
 
 
 def test_a_part_of_a_run_is_marked_as_such() -> None:
-    page = report.document(shown(verdict(Outcome.NOT_PROVEN, UNPROVEN, partial=True)))
+    page = report.document(shown(verdict(Ended.NOT_PROVEN, UNPROVEN, partial=True)))
     assert "The run was ended before its time" in page
 
 
 @pytest.mark.parametrize(
     ("made", "counts"),
     [
-        (verdict(Outcome.FAILED, HOLDS, REFUTED, UNPROVEN), ("3", "0", "1", "1")),
-        (verdict(Outcome.INVALID, HOLDS, REFUTED), ("2", "2", "0", "0")),
-        (verdict(Outcome.NOT_PROVEN), ("1", "0", "0", "1")),
-        (verdict(Outcome.PASSED, HOLDS), ("1", "0", "0", "0")),
+        (verdict(Ended.FAILED, HOLDS, REFUTED, UNPROVEN), ("3", "0", "1", "1")),
+        (verdict(Ended.INVALID, HOLDS, REFUTED), ("2", "2", "0", "0")),
+        (verdict(Ended.NOT_PROVEN), ("1", "0", "0", "1")),
+        (verdict(Ended.PASSED, HOLDS), ("1", "0", "0", "0")),
     ],
 )
 def test_junit(made: Verdict, counts: tuple[str, ...]) -> None:
@@ -101,3 +113,15 @@ def test_junit(made: Verdict, counts: tuple[str, ...]) -> None:
     assert suite.tag == "testsuite"
     assert tuple(suite.get(name) for name in ("tests", "errors", "failures", "skipped")) == counts
     assert len(suite.findall("testcase")) == int(counts[0])
+
+
+def test_each_fault_is_told_with_what_it_came_to() -> None:
+    page = report.document(shown(verdict(Ended.PASSED, HOLDS)))
+    words = re.sub(r"<svg.*?</svg>", "", page, flags=re.S)
+    assert "<h2>Faults</h2>" in words
+    assert "SIGKILL to all of a chat pod: pod/&lt;chat&gt;" in words
+    row = "<td class=n>140<td class=n>1<td class=n>2<td class=n>1.5<td class=n>2"
+    assert row in words
+    assert "it takes &lt;root&gt;" in words
+    none = dataclasses.replace(shown(verdict(Ended.PASSED, HOLDS)), faults=())
+    assert "<h2>Faults</h2>" not in report.document(none)

@@ -30,7 +30,7 @@ LONG_S = 120.0
 
 @pytest.fixture(autouse=True)
 def plain(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    for variable in ("KUBECONFIG", "SWITCHBOARD_GATEWAY_URL", "SWITCHBOARD_STACK"):
+    for variable in ("KUBECONFIG", "SWITCHBOARD_GATEWAY_URL", "SWITCHBOARD_EDGE_URLS", "SWITCHBOARD_STACK"):
         monkeypatch.delenv(variable, raising=False)
     usual = signal.getsignal(signal.SIGTERM)
     yield
@@ -231,3 +231,35 @@ def test_questions_are_of_the_held_out_set() -> None:
     found = [Asked(one.text, one.language, one.intent) for one in corpus.handwritten(name="fresh")]
     assert {one.language for one in found} == {"en", "zh"}
     assert len(found) > 200
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--stack", "staging"], "nobody has said that the stack staging may be broken"),
+        (["--stack", "staging", "--yes-break", "production"], "the stack staging may be broken"),
+        (["--yes-break", "production"], "the stack local may be broken"),
+        (["--stack", "staging", "--yes-break", "staging"], "can't read the kubeconfig"),
+        ([], "can't read the kubeconfig"),
+    ],
+)
+def test_nothing_is_broken_without_a_word_and_a_way(
+    remote: Remote, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], says: str
+) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "nowhere"))
+    wanted = scenario(tmp_path, load=[{"rate": 1, "for": "2m"}], faults=["kill-pod"])
+    with pytest.raises(SwitchboardError, match=says):
+        run(wanted, "--target", remote.url, "--out", str(tmp_path), "--questions", "0", *arguments)
+    assert len(remote.asked) == 1  # what is looked at before
+
+
+def test_edges_are_those_of_the_environment(
+    remote: Remote, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SWITCHBOARD_EDGE_URLS", f"cn-beijing={remote.url} cn-hongkong={remote.url}")
+    wanted = scenario(tmp_path, users={"edge": 1}, load=[{"rate": 20, "for": "3s"}])
+    code, _ = run(wanted, "--target", remote.url, "--out", str(tmp_path), "--questions", "0")
+    assert code == 0
+    with (tmp_path / "requests.csv").open() as file:
+        who = {one.who.rsplit(" ", 1)[0] for one in requests.read(file)}
+    assert who == {"edge cn-beijing", "edge cn-hongkong"}

@@ -22,7 +22,7 @@ def test_those_that_come_with_switchboard_can_prove_what_they_claim(name: str) -
 
 
 def test_there_are_those_that_are_promised() -> None:
-    assert {"smoke", "peak-5x", "spike", "soak", "trace", "canary"} <= set(names())
+    assert {"smoke", "peak-5x", "spike", "soak", "trace", "canary", "faults"} <= set(names())
 
 
 GOOD: dict[str, Any] = {
@@ -81,6 +81,8 @@ def test_a_trace_is_beside_its_scenario(tmp_path: Path) -> None:
             "34,800 requests can't prove an availability of 0.99999: see",
         ),
         ({"summary": ""}, "summary"),
+        ({"faults": ["kill-cat"]}, "faults.0: Input should be 'kill-pod'"),
+        ({"faults": ["kill-pod"] * 10}, "its faults take 630 s, and its load 420 s"),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path: Path, changes: dict[str, Any], says: str) -> None:

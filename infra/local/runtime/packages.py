@@ -178,7 +178,7 @@ def make(ref: str, tag: str, one: Packaged, binds: tuple[tuple[Path, str], ...],
         cmd=one.cmd,
         env={
             "PATH": ":".join([*programs, system]),
-            "LD_LIBRARY_PATH": ":".join(one.place(path) for path in _library_folders()),
+            "LD_LIBRARY_PATH": ":".join(one.place(path) for path in library_folders()),
             "LANG": "C.UTF-8",
             **one.env,
         },
@@ -289,7 +289,7 @@ def _try(one: Packaged, first: str, root: Path) -> None:
     folders = [str(root / path) for path in one.paths_of(first)]
     env = {
         "PATH": os.pathsep.join([*folders, "/usr/bin", "/bin"]),
-        "LD_LIBRARY_PATH": os.pathsep.join(str(root / path) for path in _library_folders()),
+        "LD_LIBRARY_PATH": os.pathsep.join(str(root / path) for path in library_folders()),
     }
     program = shutil.which(one.check[0], path=env["PATH"])
     try:
@@ -308,6 +308,7 @@ def _try(one: Packaged, first: str, root: Path) -> None:
         raise SwitchboardError(f"{one.check[0]} of Debian's packages doesn't run on this machine: {said}")
 
 
-def _library_folders() -> tuple[str, ...]:
+def library_folders() -> tuple[str, ...]:
+    """Where a root of Debian packages has its libraries."""
     triplet = sysconfig.get_config_var("MULTIARCH") or f"{platform.machine()}-linux-gnu"
     return (f"usr/lib/{triplet}", f"lib/{triplet}")

@@ -202,6 +202,31 @@ async def test_the_agent_is_killed_and_comes_back(gateway: World) -> None:
     assert load.failed == 0, gateway.explain(load)
 
 
+async def test_files_that_another_hand_has_spoilt(gateway: World) -> None:
+    """Envoy refuses nonsense and goes on; the agent writes what belongs there, so that Envoy may start anew."""
+    (one,) = await gateway.backends("a")
+    folder = gateway.directory
+    names = ["clusters.json", "routes.json", "endpoints-chat.json"]
+    right = {name: (folder / name).read_bytes() for name in names}
+    async with gateway.load(at_least=500) as load:
+        for name in names:
+            other = folder / "other"
+            other.write_text('{"resources": [{"no": "such"}')
+            other.replace(folder / name)
+        await until(lambda: all((folder / name).read_bytes() == right[name] for name in names))
+        (folder / names[0]).unlink()
+        await until(lambda: (folder / names[0]).exists())
+    assert (folder / names[0]).read_bytes() == right[names[0]]
+    assert load.failed == 0, gateway.explain(load)
+    for process in (gateway.agent, gateway.envoy):
+        assert process is not None
+        process.kill()
+        process.wait()
+    gateway.start_envoy()
+    await until(gateway.ready, what="ready from the files")
+    await gateway.used({one.ip})
+
+
 async def test_envoy_is_killed_and_comes_back_with_what_was_known(gateway: World) -> None:
     (one,) = await gateway.backends("a")
     for process in (gateway.agent, gateway.envoy):

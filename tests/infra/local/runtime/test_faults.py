@@ -13,6 +13,7 @@ import pytest
 
 from infra.local import faults, processes
 from infra.local.processes import Program
+from infra.local.runtime.spec import Limits
 from switchboard.errors import SwitchboardError
 from tests.infra.local.runtime.conftest import Box
 from tests.pods import until
@@ -105,3 +106,25 @@ async def test_a_process_of_a_site_is_found_by_its_name(tmp_path: Path) -> None:
         processes.stop(program.record)
     with pytest.raises(SwitchboardError, match="there are none"):
         faults.program(site, "kube-apiserver")  # type: ignore[arg-type]
+
+
+async def test_what_is_filled_has_no_more_memory(box: Box) -> None:
+    """It has taken some, and takes more when it is told to: that is too much, and the kernel ends it."""
+    script = (
+        "mkfifo /tmp/more; taken=$(head -c 40000000 /dev/zero | tr '\\0' x); echo there; "
+        "read told </tmp/more; more=$taken$taken; exec sleep 600"
+    )
+    one = await started(box, "u-1", script, limits=Limits(memory_bytes=400_000_000))
+    folder = one.placement.directories.get("memory")
+    if folder is None:
+        pytest.skip("no cgroups for memory")
+    file = faults._memory_file(Path(folder))
+    before = file.read_text()
+    with faults.filled([one]):
+        assert 40_000_000 < int(file.read_text()) < 200_000_000
+        assert states(one.processes()) == {"S"}
+    assert file.read_text() == before
+    with faults.filled([one]):
+        await asyncio.to_thread(Path("/proc", str(one.pid), "root", "tmp", "more").write_text, "more\n")
+        ended = await box.runtime.wait("u-1_main_0")
+    assert ended.oom_killed

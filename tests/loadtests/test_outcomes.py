@@ -1,0 +1,111 @@
+"""What faults came to, by hand-worked runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from loadtests.faults import FAULTS, LEAD_S, Name, length_s
+from loadtests.outcomes import AGAIN_S, Happened, Outcome, finding, outcomes, recovery
+from loadtests.verdict import Answer
+from switchboard.requests import Request
+
+BEGUN = 1_000_000.0
+
+
+def traffic(seconds: int, slow: Iterable[int] = (), failed: Iterable[int] = ()) -> list[Request]:
+    """Ten requests a second; in some seconds one of them is slow, or failed at both tries."""
+    slow, failed = set(slow), set(failed)
+    return [
+        Request(
+            BEGUN + second + number / 10,
+            0.5 if number == 3 and second in slow else 0.02,
+            "503" if number == 3 and second in failed else None,
+            first="503" if number == 3 and second in failed else None,
+        )
+        for second in range(seconds)
+        for number in range(10)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("bad", "until", "seconds"),
+    [
+        ([], 60, 0.0),
+        ([0], 60, 0.5),
+        ([0, 1, 2], 60, 2.5),
+        ([0, 4], 60, 4.5),  # four good ones between them aren't enough
+        ([0, 6], 60, 0.5),  # five are
+        ([20], 60, 0.0),  # later than it was within its level again
+        ([0], 5, None),  # who knows
+        (list(range(60)), 60, None),
+        ([0, 3, 6, 9, 12], 20, 12.5),
+    ],
+)
+def test_when_the_service_is_within_its_level_again(bad: list[int], until: int, seconds: float) -> None:
+    """The fault is half a second into the first second."""
+    assert recovery(0.5, bad, until) == seconds
+
+
+@given(st.sets(st.integers(0, 59)), st.floats(0, 0.99))
+def test_from_then_on_it_was_within_it_for_so_long(bad: set[int], begun: float) -> None:
+    found = recovery(begun, sorted(bad), 60)
+    runs = [start for start in range(61 - AGAIN_S) if not bad & set(range(start, start + AGAIN_S))]
+    if found is None:
+        assert not any(start >= begun for start in runs)
+    else:
+        back = begun + found
+        assert not any(back - 0.05 <= second < back + AGAIN_S - 1.05 for second in bad)
+        assert all(second + 1 <= back + 0.1 or second >= back + AGAIN_S - 1.05 for second in bad)
+
+
+def test_each_has_what_came_until_the_next() -> None:
+    happened = [
+        Happened(name=Name.KILL_POD, begun_s=BEGUN + 10, ended_s=BEGUN + 10, target="pod/chat-1"),
+        Happened(name=Name.FREEZE_POD, begun_s=BEGUN + 30, ended_s=BEGUN + 50, target="pod/chat-2"),
+        Happened(name=Name.CUT_EDGE, problem="it couldn't be caused: no root"),
+    ]
+    found = outcomes(happened, traffic(80, slow=[10, 11, 31], failed=[12, 5]))
+    by_name = {one.happened.name: one for one in found}
+    killed, frozen = by_name[Name.KILL_POD], by_name[Name.FREEZE_POD]
+    assert (killed.requests, killed.failed, killed.first_failed) == (200, 1, 1)
+    assert (killed.recovered_s, killed.out_s) == (3.0, 3)
+    assert (frozen.requests, frozen.failed, frozen.recovered_s, frozen.out_s) == (500, 0, 2.0, 1)
+    assert by_name[Name.CUT_EDGE] == Outcome(happened=happened[2])
+
+
+@pytest.mark.parametrize(
+    ("recovered", "problem", "requests", "answer"),
+    [
+        (0.0, None, 100, Answer.HOLDS),
+        (5.0, None, 100, Answer.HOLDS),
+        (5.1, None, 100, Answer.REFUTED),
+        (None, None, 100, Answer.REFUTED),
+        (0.0, None, 0, Answer.NOT_PROVEN),
+        (None, "it couldn't be caused: no root", 0, Answer.NOT_PROVEN),
+    ],
+)
+def test_a_fault_is_one_more_claim(
+    recovered: float | None, problem: str | None, requests: int, answer: Answer
+) -> None:
+    happened = Happened(name=Name.KILL_POD, begun_s=BEGUN, problem=problem)
+    found = finding(Outcome(happened=happened, requests=requests, recovered_s=recovered))
+    assert found.answer is answer
+    assert found.claim == "kill-pod: within the service level again within 5 s"
+    assert problem is None or found.why == problem
+
+
+def test_a_node_may_take_longer() -> None:
+    happened = Happened(name=Name.LOSE_NODE, begun_s=BEGUN)
+    assert finding(Outcome(happened=happened, requests=9, recovered_s=9.9)).answer is Answer.HOLDS
+
+
+def test_each_fault_is_described_and_has_its_turn() -> None:
+    assert set(FAULTS) == set(Name)
+    for one in FAULTS.values():
+        assert all((one.hypothesis, one.done, one.repair))
+        assert one.turn_s >= one.lasts_s + 2 * AGAIN_S + one.within_s
+    assert length_s([Name.KILL_POD, Name.LOSE_NODE]) == LEAD_S + 60 + 120
