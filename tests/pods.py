@@ -45,6 +45,7 @@ async def pod(
     labels: Mapping[str, str],
     ports: Mapping[str, int],
     ready: bool = True,
+    **container: Any,
 ) -> Object:
     """A pod that nobody schedules or runs, running and ready by its status. It is terminating until it is `gone`."""
     await kube.create(
@@ -64,6 +65,7 @@ async def pod(
                         "name": "main",
                         "image": "none",
                         "ports": [{"name": key, "containerPort": port} for key, port in ports.items()],
+                        **container,
                     }
                 ],
             },

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from infra.local.proxy.forwards import Forward
+from infra.local.proxy.forwards import Check, Forward
 from switchboard import envoy
 from switchboard.envoy import Config
 
@@ -21,6 +21,7 @@ BOOTSTRAP, CLUSTERS, LISTENERS, ADMIN = "bootstrap.json", "clusters.json", "list
 
 MAX_CONNECTIONS = 50_000
 CONNECT_TIMEOUT_S = 1.0
+CHECK_S = 1.0
 CONNECT_ATTEMPTS = 3
 """A pod that has just died refuses: the next attempt takes another, and the client sees nothing of it."""
 
@@ -53,7 +54,7 @@ def _cluster(forward: Forward) -> Config:
         # Random: round robin starts again at the first endpoint with every change, least request needs two looks.
         "lb_policy": "RING_HASH" if forward.by_client else "RANDOM",
         "connect_timeout": envoy.seconds(CONNECT_TIMEOUT_S),
-        "load_assignment": envoy.load_assignment(forward.name, forward.endpoints),
+        "load_assignment": _endpoints(forward),
         # Envoy's own limit of 1,024 connections a cluster is for one service behind a gateway, not for a network.
         "circuit_breakers": {
             "thresholds": [
@@ -64,6 +65,33 @@ def _cluster(forward: Forward) -> Config:
                 }
             ]
         },
+        **(_checked(forward.check) if forward.check is not None else {}),
+    }
+
+
+def _endpoints(forward: Forward) -> Config:
+    found = envoy.load_assignment(forward.name, forward.endpoints)
+    if forward.check is not None:
+        for one in found["endpoints"][0]["lb_endpoints"]:
+            one["endpoint"]["health_check_config"] = {"port_value": forward.check.port}
+    return found
+
+
+def _checked(check: Check) -> Config:
+    """Whoever doesn't answer twice in a row gets no connection, and those that it has are reset: their clients, who
+    would wait for it, ask anew."""
+    return {
+        "health_checks": [
+            {
+                "timeout": envoy.seconds(CHECK_S),
+                "interval": envoy.seconds(CHECK_S),
+                "no_traffic_interval": envoy.seconds(CHECK_S),
+                "unhealthy_threshold": 2,
+                "healthy_threshold": 1,
+                "http_health_check": {"path": check.path, "host": "service-proxy"},
+            }
+        ],
+        "close_connections_on_host_health_failure": True,
     }
 
 

@@ -17,6 +17,14 @@ from switchboard.pods import address_of, labels_of, port_named, serves
 
 
 @dataclass(frozen=True)
+class Check:
+    """An HTTP request that a pod answers while it lives."""
+
+    path: str
+    port: int
+
+
+@dataclass(frozen=True)
 class Forward:
     """One port of one Service: connections to `ip:port` go to `endpoints`."""
 
@@ -26,6 +34,8 @@ class Forward:
     endpoints: tuple[Endpoint, ...]
     by_client: bool = False
     """The same client address goes to the same endpoint (`sessionAffinity: ClientIP`)."""
+    check: Check | None = None
+    """How a load balancer asks endpoints whether they live; None: nobody asks."""
 
 
 def forwards(services: Iterable[Object], pods: Iterable[Object], api_server: Endpoint) -> tuple[Forward, ...]:
@@ -60,6 +70,7 @@ def forwards(services: Iterable[Object], pods: Iterable[Object], api_server: End
                     port=port["port"],
                     endpoints=tuple(sorted(endpoints)),
                     by_client=spec.get("sessionAffinity") == "ClientIP",
+                    check=_check(spec, port, behind) if len(endpoints) > 1 else None,
                 )
             )
     return tuple(sorted(found, key=lambda forward: forward.name))
@@ -71,6 +82,32 @@ def _endpoints(port: Object, pods: Iterable[Object]) -> Iterable[Endpoint]:
         ip = address_of(pod)
         if number is not None and ip is not None:
             yield Endpoint(ip, number)
+
+
+def _check(spec: Object, port: Object, pods: Iterable[Object]) -> Check | None:
+    """By the liveness probe of the container that has the port, if all pods have the same.
+
+    A cloud's load balancer asks what it sends connections to, since a machine that is lost is ready for the API server
+    until its lease has run out, for most of a minute. Readiness isn't asked for: the pods' own says it, at once.
+    """
+    if spec.get("type") != "LoadBalancer":
+        return None
+    found = {_probe(pod, target_port(port, pod)) for pod in pods}
+    return found.pop() if len(found) == 1 else None
+
+
+def _probe(pod: Object, number: int | None) -> Check | None:
+    for container in pod["spec"].get("containers", ()):
+        ports = container.get("ports") or ()
+        if not any(one.get("containerPort") == number for one in ports):
+            continue
+        get = (container.get("livenessProbe") or {}).get("httpGet") or {}
+        where = get.get("port")
+        if isinstance(where, str):
+            where = next((one["containerPort"] for one in ports if one.get("name") == where), None)
+        if where is not None and get.get("scheme", "HTTP") == "HTTP":
+            return Check(get.get("path") or "/", where)
+    return None
 
 
 def cluster_ip(service: Object) -> str | None:

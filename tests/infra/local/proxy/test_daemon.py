@@ -122,6 +122,28 @@ async def backend(ip: str, port: int = 8080) -> AsyncIterator[str]:
             writer.close()
 
 
+@contextlib.asynccontextmanager
+async def checked(ip: str, port: int = 9902) -> AsyncIterator[asyncio.Event]:
+    """A server that says over HTTP that it lives, while the event is set: else it keeps whoever asks waiting."""
+    lives = asyncio.Event()
+    lives.set()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+            while b"GET /livez" in await reader.readuntil(b"\r\n\r\n"):
+                await lives.wait()
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+                await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(serve, ip, port)
+    try:
+        yield lives
+    finally:
+        lives.set()
+        server.close()
+
+
 class Client:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader, self.writer = reader, writer
@@ -243,6 +265,29 @@ async def test_a_load_balancer_gets_its_address(running: Site, kube: Kube, space
         return (await kube.get(SERVICES, "lb", space))["status"]["loadBalancer"].get("ingress", [])
 
     assert await until(ingress) == [{"ip": ip, "ipMode": "VIP"}]
+
+
+async def test_a_load_balancer_leaves_whom_it_gets_no_answer_from(
+    running: Site, kube: Kube, space: str
+) -> None:
+    """A machine that is lost stays ready for the API server for most of a minute."""
+    one, two = addresses(running.layout, 2)
+    probe = {"livenessProbe": {"httpGet": {"path": "/livez", "port": "stats"}}}
+    ports = {**HTTP, "stats": 9902}
+    async with backend(one), backend(two), checked(one) as lives, checked(two):
+        for name, where in (("one", one), ("two", two)):
+            await pods.pod(kube, space, name, ip=where, labels=WEB, ports=ports, **probe)
+        ip = await pods.service(kube, space, "lb", selector=WEB, port=80, target="http", type="LoadBalancer")
+        await answers(ip, 80, {one, two})
+        held = await connect(ip, 80)
+        while await held.ask() != one:
+            held.close()
+            held = await connect(ip, 80)
+        lives.clear()
+        assert await asyncio.wait_for(held.reader.read(), 60) == b"", "its connections are closed"
+        await answers(ip, 80, {two})
+        lives.set()
+        await answers(ip, 80, {one, two})
 
 
 async def test_an_address_in_use_harms_nobody_else_and_is_taken_once_it_is_free(

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from infra.local.proxy import config
 from infra.local.proxy.forwards import (
+    Check,
     Forward,
     forwards,
     ignored_ports,
@@ -158,6 +159,59 @@ def test_load_balancer_status(made: Object, ingress: Any, expected: Any) -> None
     made["status"] = {"loadBalancer": {"ingress": ingress} if ingress else {}}
     patch = load_balancer_status(made)
     assert (patch and patch["status"]["loadBalancer"]["ingress"]) == expected
+
+
+LIVES = {"httpGet": {"path": "/livez", "port": "stats"}}
+OTHER = {"httpGet": {"path": "/healthz", "port": "stats"}}
+
+
+def probed(ip: str, probe: Object | None) -> Object:
+    made = pod(ip)
+    made["spec"]["containers"] = [
+        {"name": "aside", "livenessProbe": {"httpGet": {"path": "/no", "port": 1}}},
+        {
+            "name": "c",
+            "ports": [{"name": "http", "containerPort": 8080}, {"name": "stats", "containerPort": 9902}],
+            **({"livenessProbe": probe} if probe else {}),
+        },
+    ]
+    return made
+
+
+@pytest.mark.parametrize(
+    ("kind", "probes", "expected"),
+    [
+        pytest.param("LoadBalancer", [LIVES, LIVES], Check("/livez", 9902), id="two alike"),
+        pytest.param("LoadBalancer", [LIVES], None, id="there is no other to be sent to"),
+        pytest.param("LoadBalancer", [LIVES, OTHER], None, id="two kinds of pods"),
+        pytest.param("LoadBalancer", [LIVES, None], None, id="one without"),
+        pytest.param("LoadBalancer", [None, None], None, id="none has one"),
+        pytest.param("ClusterIP", [LIVES, LIVES], None, id="no load balancer"),
+        pytest.param(
+            "LoadBalancer",
+            [{"httpGet": {"port": 81}}, {"httpGet": {"port": 81}}],
+            Check("/", 81),
+            id="number",
+        ),
+        pytest.param(
+            "LoadBalancer", [{"httpGet": {"port": 81, "scheme": "HTTPS"}}] * 2, None, id="another scheme"
+        ),
+        pytest.param("LoadBalancer", [{"tcpSocket": {"port": 81}}] * 2, None, id="no HTTP"),
+    ],
+)
+def test_a_load_balancer_asks_by_the_liveness_probe(
+    kind: str, probes: list[Object | None], expected: Check | None
+) -> None:
+    there = [probed(f"127.35.1.{number}", probe) for number, probe in enumerate(probes, 1)]
+    (forward,) = forwards([service(type=kind, ports=NAMED)], there, API)
+    assert forward.check == expected
+    (cluster,) = config.clusters([forward])["resources"]
+    assert ("health_checks" in cluster) == (expected is not None)
+    ends_ = [one["endpoint"] for one in cluster["load_assignment"]["endpoints"][0]["lb_endpoints"]]
+    if expected is not None:
+        assert [one["health_check_config"] for one in ends_] == [{"port_value": expected.port}] * len(ends_)
+    else:
+        assert all("health_check_config" not in one for one in ends_)
 
 
 @given(st.permutations([pod(f"127.35.1.{i}", ready=i % 3 > 0) for i in range(1, 8)]))
