@@ -10,7 +10,8 @@ import json
 import signal
 import threading
 import time
-from contextlib import AbstractContextManager
+from collections.abc import AsyncIterator
+from contextlib import AbstractContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -23,6 +24,7 @@ from switchboard.printing import Output, OutputOption
 if TYPE_CHECKING:
     from infra.local.faults import Container
     from infra.local.layout import NodeLayout, SiteLayout
+    from switchboard.kube import Kube
 
 app = typer.Typer(
     no_args_is_help=True, help="Break something of the embedded cloud, for as long as the command runs."
@@ -137,13 +139,11 @@ def cut(
     site: SiteOption = None,
     stack: StackOption = DEFAULT_STACK,
     output: OutputOption = Output.TEXT,
-    namespace: Annotated[str, typer.Option("--namespace", "-n", hidden=True)] = SERVING,
 ) -> None:
     """Cut a node off from its cluster: its customers reach it, and it reaches nothing but what is on it."""
     from infra.local import cutting, faults
     from infra.local.node.agent import runtime_dir
 
-    del namespace  # for whoever passes the same to all of these commands
     layout = _site(stack, site)
     kind, name = _split(target)
     if kind != NODE:
@@ -229,15 +229,10 @@ def _containers(layout: SiteLayout, kind: str, name: str, namespace: str) -> lis
 
 async def _where(layout: SiteLayout, name: str, namespace: str) -> tuple[str, str]:
     """A pod's uid and node."""
-    from switchboard.kube import PODS, ApiError, Credentials, Kube, Unreachable
+    from switchboard.kinds import PODS
 
-    try:
-        async with Kube(Credentials.from_kubeconfig(layout.kubeconfig)) as kube:
-            pod = await kube.get(PODS, name, namespace)
-    except ApiError as error:
-        raise SwitchboardError(error.message) from None
-    except Unreachable as error:
-        raise SwitchboardError(f"the site {layout.name} doesn't answer: {error}") from None
+    async with _kube(layout) as kube:
+        pod = await kube.get(PODS, name, namespace)
     node = pod["spec"].get("nodeName")
     if not node:
         raise SwitchboardError(f"the pod {name} is on no node yet")
@@ -246,11 +241,21 @@ async def _where(layout: SiteLayout, name: str, namespace: str) -> tuple[str, st
 
 async def _addresses(layout: SiteLayout, node: str) -> list[str]:
     """Of the pods of a node."""
-    from switchboard.kube import PODS, ApiError, Credentials, Kube, Unreachable
+    from switchboard.kinds import PODS
+
+    async with _kube(layout) as kube:
+        pods = await kube.list(PODS, field_selector=f"spec.nodeName={node}")
+    return sorted({pod["status"]["podIP"] for pod in pods if pod["status"].get("podIP")})
+
+
+@asynccontextmanager
+async def _kube(layout: SiteLayout) -> AsyncIterator[Kube]:
+    from switchboard.kube import ApiError, Credentials, Kube, Unreachable
 
     try:
         async with Kube(Credentials.from_kubeconfig(layout.kubeconfig)) as kube:
-            pods = await kube.list(PODS, field_selector=f"spec.nodeName={node}")
-    except (ApiError, Unreachable) as error:
+            yield kube
+    except ApiError as error:
+        raise SwitchboardError(error.message) from None
+    except Unreachable as error:
         raise SwitchboardError(f"the site {layout.name} doesn't answer: {error}") from None
-    return sorted({pod["status"]["podIP"] for pod in pods if pod["status"].get("podIP")})

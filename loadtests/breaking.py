@@ -24,6 +24,7 @@ from switchboard.errors import SwitchboardError
 from switchboard.kinds import DEPLOYMENTS, MODEL_SERVERS, PODS
 from switchboard.kube import ApiError, Credentials, Kube, Object, Unreachable
 from switchboard.labels import MODEL_SERVER, TIER
+from switchboard.pods import serves
 
 CORE_NAMESPACE: Final = "switchboard-core"
 LOOK_S: Final = 1.0
@@ -88,9 +89,9 @@ class Breaker:
         except asyncio.CancelledError:
             pass
         finally:
-            done = {one.name for one in self.happened}
             problem = "the run ended before its turn"
-            self.happened += [Happened(name=one, problem=problem) for one in self._names if one not in done]
+            left = self._names[len(self.happened) :]
+            self.happened += [Happened(name=one, problem=problem) for one in left]
             self._loop.close()
 
     async def _run(self) -> None:
@@ -124,7 +125,7 @@ class Breaker:
                 tell(target=target, begun_s=begun_s)
                 await asyncio.sleep(fault.lasts_s)
             tell(ended_s=time.time())
-        except (SwitchboardError, ApiError, Unreachable, TimeoutError) as error:
+        except (SwitchboardError, ApiError, Unreachable, OSError) as error:
             tell(
                 problem=f"it couldn't be caused: {' '.join(str(error).split())[:300] or type(error).__name__}"
             )
@@ -170,7 +171,8 @@ class Cloud:
         target, core = await self._target(fault.name)
         site = self._place.core_context if core else self._place.context  # sites' names are contexts'
         arguments = [verb, target, *more, "--stack", self._stack, "--output", "json"]
-        arguments += ["--namespace", CORE_NAMESPACE if core else self._place.namespace]
+        if target.startswith("pod/"):
+            arguments += ["--namespace", CORE_NAMESPACE if core else self._place.namespace]
         if site is not None:
             arguments += ["--site", site]
         if fault.lasts_s:
@@ -235,7 +237,7 @@ class Cloud:
         pods = [
             one
             for one in pods
-            if _ready(one) and (tier == "edge" or one["metadata"]["labels"][MODEL_SERVER] == place.server)
+            if serves(one) and (tier == "edge" or one["metadata"]["labels"][MODEL_SERVER] == place.server)
         ]
         if name in (Name.KILL_NODE_PODS, Name.LOSE_NODE, Name.LOSE_EDGE_NODE, Name.CUT_EDGE):
             return f"node/{_first(pods)['spec']['nodeName']}", False
@@ -245,11 +247,11 @@ class Cloud:
         found = await (kube or self._serving).list(
             PODS, namespace or self._place.namespace, label_selector=f"app.kubernetes.io/name={app}"
         )
-        return [one for one in found if _ready(one)]
+        return [one for one in found if serves(one)]
 
     @asynccontextmanager
     async def _roll_out(self, fault: Fault) -> AsyncIterator[tuple[str, float]]:
-        """Another request for memory, by a byte: a new revision, as a new image would make one."""
+        """Another request for memory, by a MiB: a new revision, as a new image would make one."""
         del fault
         spec = await self._spec()
         before = spec.get("resources", {}).get("memory")
@@ -328,13 +330,6 @@ def _complete(deployment: Object) -> bool:
         int(status.get("observedGeneration", 0)) >= int(deployment["metadata"].get("generation", 0))
         and status.get("updatedReplicas", 0) >= wanted
         and status.get("readyReplicas", 0) >= wanted
-    )
-
-
-def _ready(pod: Object) -> bool:
-    conditions = (pod.get("status") or {}).get("conditions") or ()
-    return "deletionTimestamp" not in pod["metadata"] and any(
-        one["type"] == "Ready" and one["status"] == "True" for one in conditions
     )
 
 

@@ -46,13 +46,13 @@ class Outcome(BaseModel):
 
 def outcomes(happened: Sequence[Happened], requests: Sequence[Request]) -> list[Outcome]:
     """Of each fault, in the order in which they were caused."""
-    caused = sorted((one for one in happened if one.begun_s is not None), key=lambda one: one.begun_s or 0.0)
     found = [Outcome(happened=one) for one in happened if one.begun_s is None]
-    for number, one in enumerate(caused):
-        until = caused[number + 1].begun_s if number + 1 < len(caused) else math.inf
-        begun = one.begun_s or 0.0
-        own = [request for request in requests if begun <= request.started_s < (until or math.inf)]
-        found.append(_outcome(one, begun, own))
+    caused = sorted(
+        ((one.begun_s, one) for one in happened if one.begun_s is not None), key=lambda pair: pair[0]
+    )
+    ends = [*(begun for begun, _ in caused[1:]), math.inf]
+    for (begun, one), end in zip(caused, ends, strict=True):
+        found.append(_outcome(one, begun, [own for own in requests if begun <= own.started_s < end]))
     return found
 
 

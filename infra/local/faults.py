@@ -94,10 +94,7 @@ def slowed(those: Iterable[Container], cpu_m: int) -> Iterator[None]:
         raise SwitchboardError(f"{cpu_m}m of processor time can't be: it must be {LEAST_CPU_M}m at least")
     with contextlib.ExitStack() as stack:
         for one in those:
-            folder = one.placement.directories.get("cpu")
-            if folder is None:
-                raise SwitchboardError(f"the container {one.name} has no cgroup for processor time")
-            stack.enter_context(_changed(*_quota(Path(folder), cpu_m)))
+            stack.enter_context(_changed(*_quota(_cgroup(one, "cpu", "processor time"), cpu_m)))
         yield
 
 
@@ -110,40 +107,19 @@ def filled(those: Iterable[Container]) -> Iterator[None]:
     """
     with contextlib.ExitStack() as stack:
         for one in those:
-            folder = one.placement.directories.get("memory")
-            if folder is None:
-                raise SwitchboardError(f"the container {one.name} has no cgroup for memory")
-            stack.enter_context(_at_limit(Path(folder)))
+            folder = _cgroup(one, "memory", "memory")
+            stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+            taken = int(stat["total_rss"] if "total_rss" in stat else stat["anon"])  # v1, v2
+            limits = (str(taken + more * FILL_STEP) for more in range(FILL_TRIES))
+            stack.enter_context(_changed(_memory_file(folder), *limits))
         yield
-
-
-@contextlib.contextmanager
-def _at_limit(folder: Path) -> Iterator[None]:
-    file = _memory_file(folder)
-    stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
-    taken = int(stat["total_rss"] if "total_rss" in stat else stat["anon"])  # v1, v2
-    before = file.read_text().strip()
-    try:
-        for more in range(FILL_TRIES):
-            try:
-                file.write_text(str(taken + more * FILL_STEP))
-                break
-            except OSError as error:
-                if error.errno != errno.EBUSY:  # the kernel can't take so much back at once
-                    raise
-        yield
-    finally:
-        with contextlib.suppress(FileNotFoundError):  # its container has ended meanwhile
-            file.write_text(before)
 
 
 @contextlib.contextmanager
 def lost(site: SiteLayout, node: NodeLayout) -> Iterator[None]:
     """A machine that nobody hears of: its agent and all its containers stand still, until the end."""
-    with (
-        frozen((), agent_of(site, node)),
-        frozen(containers(runtime_dir(node))),
-    ):  # the agent first: it starts nothing more
+    # The agent first: it starts nothing more.
+    with frozen((), agent_of(site, node)), frozen(containers(runtime_dir(node))):
         yield
 
 
@@ -170,6 +146,13 @@ def program(site: SiteLayout, name: str) -> processes.Record:
     return running[name]
 
 
+def _cgroup(one: Container, controller: str, what: str) -> Path:
+    folder = one.placement.directories.get(controller)
+    if folder is None:
+        raise SwitchboardError(f"the container {one.name} has no cgroup for {what}")
+    return Path(folder)
+
+
 def _memory_file(folder: Path) -> Path:
     """The file that says how much memory there may be."""
     version = 2 if (folder / "memory.max").exists() else 1
@@ -186,10 +169,17 @@ def _quota(folder: Path, cpu_m: int) -> tuple[Path, str]:
 
 
 @contextlib.contextmanager
-def _changed(file: Path, text: str) -> Iterator[None]:
+def _changed(file: Path, *texts: str) -> Iterator[None]:
+    """With the first of these that the kernel takes: it can't take so much memory back at once as a limit may say."""
     before = file.read_text().strip()
     try:
-        file.write_text(text)
+        for number, text in enumerate(texts, 1):
+            try:
+                file.write_text(text)
+                break
+            except OSError as error:
+                if error.errno != errno.EBUSY or number == len(texts):
+                    raise
         yield
     finally:
         with contextlib.suppress(FileNotFoundError):  # its container has ended meanwhile

@@ -104,7 +104,7 @@ def _probe(pod: Object, number: int | None) -> Check | None:
         get = (container.get("livenessProbe") or {}).get("httpGet") or {}
         where = get.get("port")
         if isinstance(where, str):
-            where = next((one["containerPort"] for one in ports if one.get("name") == where), None)
+            where = port_named(pod, where)
         if where is not None and get.get("scheme", "HTTP") == "HTTP":
             return Check(get.get("path") or "/", where)
     return None
