@@ -40,6 +40,10 @@ DATA_REGIONS = f"{DOMAIN}/data-regions"
 DRAINING = f"{DOMAIN}/draining"
 """An annotation on a model server's pod that is to go: since when gateways send it nothing new, as an RFC 3339 time."""
 
+REFUSES = f"{DOMAIN}/refuses"
+"""An annotation on a Service of type LoadBalancer whose clients have somewhere else to go: while no pod of it answers
+its liveness probe, they are refused rather than left to wait, even where it has one pod only."""
+
 DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
 """Kubernetes' own: of the pods of a ReplicaSet, those with the least go first."""
 

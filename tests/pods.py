@@ -100,13 +100,14 @@ async def service(
     selector: Mapping[str, str],
     port: int,
     target: int | str,
+    annotations: Mapping[str, str] | None = None,
     **spec: Any,
 ) -> str:
     """A Service; its ClusterIP."""
     made = await kube.create(
         SERVICES,
         {
-            "metadata": {"name": name, "namespace": space},
+            "metadata": {"name": name, "namespace": space, "annotations": dict(annotations or {})},
             "spec": {
                 "selector": dict(selector),
                 "ports": [{"name": "http", "port": port, "targetPort": target}],

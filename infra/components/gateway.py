@@ -124,7 +124,13 @@ class Gateway(pulumi.ComponentResource):
         )
         disruption_budget(namespace, args.name, match, place.replicas, parent=self)
         self.service, address = namespace.load_balancer(
-            self, args.name, selector=match, port=PORT, target="http", endpoint=args.endpoint
+            self,
+            args.name,
+            selector=match,
+            port=PORT,
+            target="http",
+            endpoint=args.endpoint,
+            refuses=place.tier == "edge",  # its customers ask the core
         )
         self.url = pulumi.Output.concat("http://", address)
         self.register_outputs({"url": self.url})

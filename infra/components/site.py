@@ -94,14 +94,18 @@ class SiteNamespace(pulumi.ComponentResource):
         port: int,
         target: str,
         endpoint: str,
+        refuses: bool = False,
     ) -> tuple[Service, pulumi.Output[str]]:
         """A Service of type LoadBalancer and its address (`host:port`); `endpoint` is what `status` calls it.
+        `refuses`: its clients have somewhere else to go (`labels.REFUSES`).
 
         With a domain the host is `<name>.<site>.<domain>`, which external-dns keeps: known before there is a load
         balancer. Without, it is the address that the cluster gives.
         """
         host = f"{name}.{self.site.name}.{self.domain}" if self.domain is not None else None
         annotations = self.annotate_service(load_balancer=True)
+        if refuses:
+            annotations[labels.REFUSES] = "true"
         service = Service(
             f"{self.site.name}-{name}",
             metadata=self.meta(

@@ -47,6 +47,8 @@ class Fleet:
     """It may have no endpoint, and gets one when a request comes."""
     concurrency: int = CONCURRENCY
     """How many requests each endpoint takes at once, of those that are used first."""
+    hedge_s: float = 0.0
+    """What an endpoint hasn't answered by then is put to another one as well; 0: it isn't."""
     split: Split = Split()
     """Of a service that has a release under way."""
 
@@ -159,6 +161,7 @@ def _fleet(
         None if arm else own,
         any(server.from_zero for server in servers) and not arm,
         min((server.concurrency for server in servers if server.tier == first), default=CONCURRENCY),
+        min((server.hedge_s for server in servers if server.hedge_s), default=0.0),
     )
 
 

@@ -18,7 +18,8 @@ class Server:
     """A ModelServer: whose replicas it has, where they run, how much each takes at once.
 
     `fleet`: the service that it answers, or an arm of that service's release. `from_zero`: it may have no replica, and
-    the operator starts one when a request comes.
+    the operator starts one when a request comes. `hedge_s`: what it hasn't answered by then is put to another one as
+    well; 0: it isn't.
     """
 
     fleet: str
@@ -26,6 +27,7 @@ class Server:
     region: str = ""
     concurrency: int = CONCURRENCY
     from_zero: bool = False
+    hedge_s: float = 0.0
 
     def used_by(self, tier: str, region: str) -> bool:
         """Whether a gateway of that tier and region sends requests to its replicas."""
@@ -40,7 +42,8 @@ def parse(obj: Object) -> Server | None:
     spec = _mapping(obj.get("spec"))
     scaling, placement = _mapping(spec.get("scaling")), _mapping(spec.get("placement"))
     service = spec.get("service") or _mapping(obj.get("metadata")).get("name")
-    concurrency = _mapping(spec.get("capacity")).get("concurrency", CONCURRENCY)
+    capacity = _mapping(spec.get("capacity"))
+    concurrency, hedge_ms = capacity.get("concurrency", CONCURRENCY), capacity.get("hedgeMilliseconds")
     least, arm = scaling.get("minReplicas", 1), spec.get("arm")
     if not isinstance(service, str) or not isinstance(concurrency, int) or not isinstance(least, int):
         return None
@@ -53,6 +56,7 @@ def parse(obj: Object) -> Server | None:
         str(placement.get("region") or ""),
         max(1, concurrency),
         least == 0 and starts,
+        hedge_ms / 1000 if isinstance(hedge_ms, int) and hedge_ms > 0 else 0.0,
     )
 
 

@@ -74,7 +74,10 @@ def once_held(fleet: Fleet) -> Fleet:
 def shape(fleet: Fleet) -> tuple[object, ...]:
     """All that a fleet's routes depend on, but for whether its requests are held."""
     split = fleet.split
-    return fleet.name, fleet.own is None, fleet.moved, split.weight, split.candidate > 0, split.mirrors
+    return (
+        *(fleet.name, fleet.own is None, fleet.moved, fleet.hedge_s),
+        *(split.weight, split.candidate > 0, split.mirrors),
+    )
 
 
 def none_yet(table: str) -> Config:
@@ -128,7 +131,8 @@ def _routes(fleet: Fleet, count: _Count, held: Config | None) -> Iterator[Config
             "route": {**served, "weighted_clusters": {"clusters": parts, "use_hash_policy": True}},
         }
         return
-    yield {"match": path, "route": held or {**served, "cluster": fleet.name}, **count(fleet.name)}
+    plain = {**served, "cluster": fleet.name, **_hedged(fleet)}
+    yield {"match": path, "route": held or plain, **count(fleet.name)}
 
 
 def _names_arm(arm: str) -> Config:
@@ -155,10 +159,28 @@ def _answer(match: Config, status: int) -> Config:
 def _served(fleet: Fleet) -> Config:
     return {
         "timeout": envoy.seconds(TIMEOUT_S),
-        "retry_policy": retries(update_frequency=None if fleet.own is None else 2),
+        "retry_policy": _retries(fleet),
         "hash_policy": [{"header": {"header_name": "x-session-id"}}],
         "host_rewrite_literal": HOST,
     }
+
+
+def _hedged(fleet: Fleet) -> Config:
+    """A slow try goes on beside the next one, and the first answer counts: so a replica that hangs, or has no processor
+    time, costs its customers that long and no more.
+
+    Not while a release divides the requests: a try beside another would count as one that its arm has failed.
+    """
+    if not fleet.hedge_s:
+        return {}
+    return {
+        "hedge_policy": {"hedge_on_per_try_timeout": True},
+        "retry_policy": {**_retries(fleet), "per_try_timeout": envoy.seconds(fleet.hedge_s)},
+    }
+
+
+def _retries(fleet: Fleet) -> Config:
+    return retries(update_frequency=None if fleet.own is None else 2)
 
 
 def _held(fleet: Fleet, settings: Settings) -> Config:

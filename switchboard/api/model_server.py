@@ -66,6 +66,8 @@ class Capacity(Api):
     requests_per_second: Annotated[float, Field(gt=0, le=1_000_000)] | None = None
     start_seconds: Annotated[int, Field(ge=1, le=3600)] = 60
     """How long a replica takes to serve, until it has been measured."""
+    hedge_milliseconds: Annotated[int, Field(ge=10, le=3000)] | None = None
+    """What a replica hasn't answered by then, gateways put to another one as well; the first answer counts."""
 
 
 class Resources(Api):

@@ -65,7 +65,7 @@ def _cluster(forward: Forward) -> Config:
                 }
             ]
         },
-        **(_checked(forward.check) if forward.check is not None else {}),
+        **(_checked(forward.check, refuses=forward.refuses) if forward.check is not None else {}),
     }
 
 
@@ -77,7 +77,7 @@ def _endpoints(forward: Forward) -> Config:
     return found
 
 
-def _checked(check: Check) -> Config:
+def _checked(check: Check, *, refuses: bool) -> Config:
     """Whoever doesn't answer twice in a row gets no connection, and those that it has are reset: their clients, who
     would wait for it, ask anew."""
     return {
@@ -92,6 +92,7 @@ def _checked(check: Check) -> Config:
             }
         ],
         "close_connections_on_host_health_failure": True,
+        **({"common_lb_config": {"healthy_panic_threshold": {"value": 0}}} if refuses else {}),
     }
 
 

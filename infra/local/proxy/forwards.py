@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from switchboard import labels
 from switchboard.envoy import Endpoint
 from switchboard.kube import Object
 from switchboard.pods import address_of, labels_of, port_named, serves
@@ -36,6 +37,8 @@ class Forward:
     """The same client address goes to the same endpoint (`sessionAffinity: ClientIP`)."""
     check: Check | None = None
     """How a load balancer asks endpoints whether they live; None: nobody asks."""
+    refuses: bool = False
+    """Where none lives, its clients are refused; else they are sent to any (the check may be wrong)."""
 
 
 def forwards(services: Iterable[Object], pods: Iterable[Object], api_server: Endpoint) -> tuple[Forward, ...]:
@@ -48,6 +51,7 @@ def forwards(services: Iterable[Object], pods: Iterable[Object], api_server: End
         meta, spec = service["metadata"], service["spec"]
         if (ip := cluster_ip(service)) is None:
             continue
+        refuses = labels.REFUSES in (meta.get("annotations") or {})
         of_api = (meta["namespace"], meta["name"]) == ("default", "kubernetes")
         behind = (
             []
@@ -70,7 +74,8 @@ def forwards(services: Iterable[Object], pods: Iterable[Object], api_server: End
                     port=port["port"],
                     endpoints=tuple(sorted(endpoints)),
                     by_client=spec.get("sessionAffinity") == "ClientIP",
-                    check=_check(spec, port, behind) if len(endpoints) > 1 else None,
+                    check=_check(spec, port, behind) if len(endpoints) > 1 or refuses else None,
+                    refuses=refuses,
                 )
             )
     return tuple(sorted(found, key=lambda forward: forward.name))

@@ -164,6 +164,36 @@ async def test_a_replica_that_hangs(gateway: World) -> None:
     assert (status, body["error"]["code"]) in ((504, "timeout"), (503, "unavailable"))
 
 
+async def test_a_slow_replica_has_another_beside_it(gateway: World) -> None:
+    await gateway.model_server(scaling__minReplicas=1, capacity={"hedgeMilliseconds": 200})
+    await gateway.routed(lambda table: "hedge_on_per_try_timeout" in table)
+    slow, good = await gateway.backends("a", "b")
+    await gateway.healthy(slow.ip, good.ip)
+    session = await gateway.session_of(slow)
+    await slow.mode(holds=True)
+    status, body, _ = await gateway.ask(session)
+    assert (status, body["from"]) == (200, good.ip)
+
+    # Both are slow: the first answer counts, and the first try is under way still.
+    await good.mode(holds=True)
+    came = len(await good.seen())
+    asked = asyncio.create_task(gateway.ask(session))
+
+    async def beside() -> bool:
+        return len(await good.seen()) > came
+
+    await until(beside, what="a try at the other one")
+    await slow.mode()
+    status, body, _ = await asked
+    assert (status, body["from"]) == (200, slow.ip)
+
+    # While a release divides the requests, a try beside another would be a failure of its arm.
+    await good.mode()
+    await gateway.backend("c", fleet="chat_candidate")
+    await gateway.release(weight=10)
+    await gateway.routed(lambda table: "hedge_on_per_try_timeout" not in table)
+
+
 async def test_all_down_and_back(gateway: World) -> None:
     one, two = await gateway.backends("a", "b")
     one.kill()

@@ -45,6 +45,14 @@ EDGE = {"tier": "edge", "region": "bj"}
             id="concurrency",
         ),
         pytest.param(
+            model_server(capacity={"hedgeMilliseconds": 150}, scaling=ZERO),
+            Server("chat", from_zero=True, hedge_s=0.15),
+            id="hedged",
+        ),
+        pytest.param(
+            model_server(capacity={"hedgeMilliseconds": "150"}), Server("chat"), id="hedged by no number"
+        ),
+        pytest.param(
             model_server("chat-candidate", service="chat", arm="candidate", scaling=ZERO),
             Server("chat_candidate", from_zero=True),
             id="an arm",

@@ -17,6 +17,7 @@ import pytest
 from infra.local import processes
 from infra.local.layout import SiteLayout
 from infra.local.proxy import report
+from switchboard import labels
 from switchboard.kube import PODS, SERVICES, Credentials, Kube
 from switchboard.paths import ROOT
 from tests import pods
@@ -288,6 +289,33 @@ async def test_a_load_balancer_leaves_whom_it_gets_no_answer_from(
         await answers(ip, 80, {two})
         lives.set()
         await answers(ip, 80, {one, two})
+
+
+async def test_clients_with_somewhere_else_to_go_are_refused(running: Site, kube: Kube, space: str) -> None:
+    """An edge's machine is lost, and its gateway is the only one."""
+    (one,) = addresses(running.layout, 1)
+    probe = {"livenessProbe": {"httpGet": {"path": "/livez", "port": "stats"}}}
+    async with backend(one), checked(one) as lives:
+        await pods.pod(kube, space, "one", ip=one, labels=WEB, ports={**HTTP, "stats": 9902}, **probe)
+        ip = await pods.service(
+            kube,
+            space,
+            "lb",
+            selector=WEB,
+            port=80,
+            target="http",
+            annotations={labels.REFUSES: "true"},
+            type="LoadBalancer",
+        )
+        await answers(ip, 80, {one})
+        held = await connect(ip, 80)
+        assert await held.ask() == one
+        lives.clear()
+        assert await asyncio.wait_for(held.reader.read(), 60) == b"", "its connections are closed"
+        another = await connect(ip, 80)
+        assert await another.ask() == "", "nobody is left to wait"
+        lives.set()
+        await answers(ip, 80, {one})
 
 
 async def test_an_address_in_use_harms_nobody_else_and_is_taken_once_it_is_free(

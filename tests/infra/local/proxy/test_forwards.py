@@ -14,6 +14,7 @@ from infra.local.proxy.forwards import (
     ignored_ports,
     load_balancer_status,
 )
+from switchboard import labels
 from switchboard.envoy import Endpoint
 from switchboard.kube import Object
 
@@ -179,33 +180,43 @@ def probed(ip: str, probe: Object | None) -> Object:
 
 
 @pytest.mark.parametrize(
-    ("kind", "probes", "expected"),
+    ("kind", "probes", "refuses", "expected"),
     [
-        pytest.param("LoadBalancer", [LIVES, LIVES], Check("/livez", 9902), id="two alike"),
-        pytest.param("LoadBalancer", [LIVES], None, id="there is no other to be sent to"),
-        pytest.param("LoadBalancer", [LIVES, OTHER], None, id="two kinds of pods"),
-        pytest.param("LoadBalancer", [LIVES, None], None, id="one without"),
-        pytest.param("LoadBalancer", [None, None], None, id="none has one"),
-        pytest.param("ClusterIP", [LIVES, LIVES], None, id="no load balancer"),
+        pytest.param("LoadBalancer", [LIVES, LIVES], False, Check("/livez", 9902), id="two alike"),
+        pytest.param("LoadBalancer", [LIVES], False, None, id="there is no other to be sent to"),
+        pytest.param("LoadBalancer", [LIVES], True, Check("/livez", 9902), id="one, and there is elsewhere"),
+        pytest.param("ClusterIP", [LIVES], True, None, id="one of no load balancer"),
+        pytest.param("LoadBalancer", [LIVES, OTHER], False, None, id="two kinds of pods"),
+        pytest.param("LoadBalancer", [LIVES, None], False, None, id="one without"),
+        pytest.param("LoadBalancer", [None, None], False, None, id="none has one"),
+        pytest.param("ClusterIP", [LIVES, LIVES], False, None, id="no load balancer"),
         pytest.param(
             "LoadBalancer",
             [{"httpGet": {"port": 81}}, {"httpGet": {"port": 81}}],
+            False,
             Check("/", 81),
             id="number",
         ),
         pytest.param(
-            "LoadBalancer", [{"httpGet": {"port": 81, "scheme": "HTTPS"}}] * 2, None, id="another scheme"
+            "LoadBalancer",
+            [{"httpGet": {"port": 81, "scheme": "HTTPS"}}] * 2,
+            False,
+            None,
+            id="another scheme",
         ),
-        pytest.param("LoadBalancer", [{"tcpSocket": {"port": 81}}] * 2, None, id="no HTTP"),
+        pytest.param("LoadBalancer", [{"tcpSocket": {"port": 81}}] * 2, False, None, id="no HTTP"),
     ],
 )
 def test_a_load_balancer_asks_by_the_liveness_probe(
-    kind: str, probes: list[Object | None], expected: Check | None
+    kind: str, probes: list[Object | None], refuses: bool, expected: Check | None
 ) -> None:
     there = [probed(f"127.35.1.{number}", probe) for number, probe in enumerate(probes, 1)]
-    (forward,) = forwards([service(type=kind, ports=NAMED)], there, API)
+    made = service(type=kind, ports=NAMED)
+    made["metadata"]["annotations"] = {labels.REFUSES: "true"} if refuses else {}
+    (forward,) = forwards([made], there, API)
     assert forward.check == expected
     (cluster,) = config.clusters([forward])["resources"]
+    assert ("common_lb_config" in cluster) == (refuses and expected is not None)
     assert ("health_checks" in cluster) == (expected is not None)
     ends_ = [one["endpoint"] for one in cluster["load_assignment"]["endpoints"][0]["lb_endpoints"]]
     if expected is not None:
