@@ -122,7 +122,11 @@ def answering(folder: Path) -> Iterator[str]:
         "HttpConnectionManager",
         stat_prefix="bench",
         route_config=routes,
-        http_filters=[envoy.extension("envoy.filters.http.router", "Router")],
+        http_filters=[
+            # An answer that is there before the question is would end the connection.
+            envoy.extension("envoy.filters.http.buffer", "Buffer", max_request_bytes=65_536),
+            envoy.extension("envoy.filters.http.router", "Router"),
+        ],
     )
     chain = {"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]}
     listener = {"name": "bench", "address": envoy.address(HOST, port), "filter_chains": [chain]}

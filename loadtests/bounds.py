@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import bisect
 import math
+import statistics
 from collections.abc import Sequence
 from typing import Final
 
@@ -94,6 +95,22 @@ def clustered(
     drawn = random.integers(0, len(bad), size=(DRAWS, math.ceil(len(bad) / length)))
     shares = sums[0][drawn].sum(axis=1) / np.maximum(sums[1][drawn].sum(axis=1), 1.0)
     return float(min(1.0, np.quantile(shares, confidence, method="higher")))
+
+
+def mean_at_most(values: Sequence[float], confidence: float = CONFIDENCE) -> float:
+    """What the mean of what these are a sample of exceeds with a probability of `1 - confidence` at most ("Student",
+    "The probable error of a mean", Biometrika 6, 1908).
+
+    Raises:
+        ValueError: fewer than two of them.
+    """
+    if len(values) < 2:
+        raise ValueError(f"a mean's bound takes two values at least, not {len(values)}")
+    _check(0, 0, confidence)
+    from scipy.special import stdtrit
+
+    error = statistics.stdev(values) / math.sqrt(len(values))
+    return statistics.fmean(values) + float(stdtrit(len(values) - 1, confidence)) * error
 
 
 def _check(failed: int, requests: int, confidence: float) -> None:

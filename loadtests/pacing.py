@@ -10,9 +10,9 @@ import time
 from collections.abc import Callable
 
 import gevent
-from gevent.event import Event
 from gevent.pool import Pool
 
+from loadtests.alarm import alarm
 from loadtests.arrivals import Arrivals
 
 MOST_IN_FLIGHT = 20_000
@@ -32,7 +32,7 @@ class Pacer:
     ) -> None:
         self._arrivals, self._send, self._clock = arrivals, send, clock
         self._pool = Pool(most_in_flight)
-        self._changed = Event()
+        self._alarm = alarm()
         self._greenlet: gevent.Greenlet[..., None] | None = None
         self.offered = 0
         """So many were due."""
@@ -49,7 +49,7 @@ class Pacer:
         self._arrivals.change(now, rate)
         if self._greenlet is None:
             self._greenlet = gevent.spawn(self._run)
-        self._changed.set()
+        self._alarm.wake()
 
     def finish(self, within_s: float) -> int:
         """Wait for the answers that are still to come; how many weren't waited for."""
@@ -63,8 +63,7 @@ class Pacer:
         while True:
             wait_s = self._arrivals.due() - self._clock()
             if wait_s > 0:
-                self._changed.clear()
-                self._changed.wait(timeout=min(wait_s, 3600.0))
+                self._alarm.wait(wait_s)
             self._take(self._clock())
 
     def _take(self, now: float) -> None:

@@ -6,6 +6,7 @@ Of several processes the one that leads them writes it; the others tell it what 
 
 from __future__ import annotations
 
+import gc
 import json
 import time
 from collections.abc import Mapping
@@ -24,11 +25,16 @@ from switchboard.requests import Request, write
 TOLD: Final = "switchboard"
 """In a report to the process that leads: the requests since the last one, and what was sent of how many by now."""
 
+_YOUNG: Final = 10_000
+"""So many new objects are searched for garbage at once."""
+_NEVER: Final = 1_000_000
+
 
 class Recorder:
     def __init__(self, environment: Environment, own: Settings) -> None:
         self._environment, self._own = environment, own
         self._requests: list[Request] = []
+        self._failed = 0
         self._sent: dict[str, Sent] = {}
         self._started_s: float | None = None
         self._ended_s: float | None = None
@@ -47,6 +53,7 @@ class Recorder:
 
     def _start(self, **_: Any) -> None:
         self._started_s = time.time()
+        _settle_memory()
         if self._own.result is not None and not isinstance(self._environment.runner, WorkerRunner):
             gevent.spawn(self._report)
 
@@ -66,6 +73,7 @@ class Recorder:
         seconds, found = response_time / 1000, context or {}
         began = start_time if start_time is not None else time.time() - seconds
         failure = None if exception is None else str(exception)[:200] or type(exception).__name__
+        self._failed += failure is not None
         late = found.get(LATE, 0.0)
         self._requests.append(
             Request(began, seconds, failure, found.get(VERSION, ""), name, late, found.get(FIRST))
@@ -81,7 +89,9 @@ class Recorder:
 
     def _told(self, client_id: str, data: dict[str, Any], **_: Any) -> None:
         requests, sent = data.get(TOLD) or ([], Sent())
-        self._requests += (Request(*one) for one in requests)
+        told = [Request(*one) for one in requests]
+        self._requests += told
+        self._failed += sum(one.failure is not None for one in told)
         self._sent[client_id] = Sent(*sent)
 
     def _report(self) -> None:
@@ -101,8 +111,7 @@ class Recorder:
         # A long run isn't sorted through each second: the live line needs counts, the end needs the rest.
         found = figures(self._requests if done else self._requests[-1000:], duration_s, sent, self._started_s)
         if not done:
-            failed = sum(request.failure is not None for request in self._requests)
-            found = found.model_copy(update={"total": len(self._requests), "failed": failed})
+            found = found.model_copy(update={"total": len(self._requests), "failed": self._failed})
         if done and self._own.seconds is not None:
             rows = ("second,due,good,failed", *(",".join(map(str, row)) for row in by_second(self._requests)))
             Path(self._own.seconds).write_text("\n".join(rows) + "\n")
@@ -113,3 +122,11 @@ class Recorder:
         partial = result.with_suffix(".partial")
         partial.write_text(json.dumps({"done": done, "figures": found.model_dump()}))
         partial.replace(result)
+
+
+def _settle_memory() -> None:
+    """What is there now stays; and no search for garbage goes through all the requests that were noted, since what is
+    due meanwhile goes out late. What is young is searched as ever."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_YOUNG, 10, _NEVER)
