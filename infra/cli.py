@@ -11,6 +11,7 @@ import typer
 from infra import fault_cli, render_cli
 from infra.stack_option import StackOption, known
 from switchboard.errors import SwitchboardError
+from switchboard.gateways import EDGES_VARIABLE, GATEWAY_VARIABLE
 from switchboard.paths import DEFAULT_STACK
 
 app = typer.Typer(no_args_is_help=True, help="What is there: the cloud, its stacks and its tools.")
@@ -102,9 +103,9 @@ def env(
     values = pulumi_cli.environment(stack, toolchain.locate())
     endpoints = read(stack).endpoints
     if endpoints.gateway:
-        values["SWITCHBOARD_GATEWAY_URL"] = endpoints.gateway
+        values[GATEWAY_VARIABLE] = endpoints.gateway
     if endpoints.edges:
-        values["SWITCHBOARD_EDGE_URLS"] = " ".join(
+        values[EDGES_VARIABLE] = " ".join(
             f"{region}={url}" for region, url in sorted(endpoints.edges.items())
         )
     if endpoints.mlflow:

@@ -18,10 +18,10 @@ import typer
 from loadtests import cli_run
 from loadtests.agreed import Settings
 from loadtests.bounds import CONFIDENCE, requests_for
-from loadtests.cli_run import GATEWAY_VARIABLE
 from loadtests.figures import breaches, seconds_of, table
 from loadtests.running import run
 from switchboard.errors import SwitchboardError
+from switchboard.gateways import GATEWAY_VARIABLE, named
 from switchboard.groups import AnswerGroup
 from switchboard.printing import Output, OutputOption
 from switchboard.progress import Progress
@@ -53,11 +53,7 @@ def chat(
     output: OutputOption = Output.TEXT,
 ) -> None:
     """Ask the chat service questions in English and Chinese at a constant rate."""
-    if not url:
-        raise SwitchboardError(
-            "which gateway? neither --url nor $SWITCHBOARD_GATEWAY_URL is given",
-            "`switchboard status` shows the addresses",
-        )
+    url = named(url)
     if not 0 < rate <= 10_000:
         raise SwitchboardError(f"--rate {rate:g} can't be; it must be above 0 and at most 10000")
     duration_s, p99_s = _seconds("--duration", duration), _seconds("--p99", p99)

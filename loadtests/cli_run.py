@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from switchboard.errors import SwitchboardError
+from switchboard.gateways import EDGES_VARIABLE, GATEWAY_VARIABLE, named
 from switchboard.printing import Output, OutputOption
 from switchboard.progress import Progress
 
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from loadtests.scenario import Scenario
     from loadtests.verdict import Verdict
 
-GATEWAY_VARIABLE = "SWITCHBOARD_GATEWAY_URL"
 MOST_QUESTIONS = 200
 
 app = typer.Typer()
@@ -57,7 +57,7 @@ def run_scenario(
         typer.Option(
             metavar="REGION=URL",
             help="The gateway at the edge of a region; repeatable.",
-            envvar="SWITCHBOARD_EDGE_URLS",
+            envvar=EDGES_VARIABLE,
         ),
     ] = None,
     stack: Annotated[
@@ -103,11 +103,7 @@ def run_scenario(
 
     wanted = scenarios.load(scenario)
     name = Path(scenario).stem
-    if not target:
-        raise SwitchboardError(
-            f"which gateway? neither --target nor ${GATEWAY_VARIABLE} is given",
-            "`switchboard status` shows the addresses",
-        )
+    target = named(target, "--target")
     edges = _edges(wanted, edge or [])
     probing.check_target(target, stack)
     for what, url in [("--other", other), *((f"--edge {region}", url) for region, url in edges.items())]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -11,9 +10,8 @@ import typer
 
 from switchboard import questions
 from switchboard.errors import SwitchboardError
+from switchboard.gateways import GATEWAY_VARIABLE, named
 from switchboard.printing import Output, OutputOption
-
-GATEWAY_VARIABLE = "SWITCHBOARD_GATEWAY_URL"
 
 app = typer.Typer(no_args_is_help=True, help="How it is served: ask the chat service a question.")
 
@@ -42,7 +40,7 @@ def ask(
 ) -> None:
     """Ask a question and print the answer."""
     answer = ask_chat(
-        url or default_url(),
+        named(url),
         question,
         language=language.value if language else None,
         session=session,
@@ -60,20 +58,6 @@ def ask(
     if answer["handover"]:
         marks.append("a person takes over")
     typer.secho(f"({', '.join(marks)})", dim=True)
-
-
-def default_url() -> str:
-    """The gateway where none is named.
-
-    Raises:
-        SwitchboardError: the environment names none either.
-    """
-    if url := os.environ.get(GATEWAY_VARIABLE):
-        return url
-    raise SwitchboardError(
-        "which gateway? neither --url nor $SWITCHBOARD_GATEWAY_URL is given",
-        "`switchboard status` shows the addresses",
-    )
 
 
 def ask_chat(

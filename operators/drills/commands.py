@@ -13,7 +13,7 @@ import typer
 from models.cli_shared import UriOption
 from operators.releases.access import NAMESPACE, ContextOption, NamespaceOption, with_kube
 from switchboard import text
-from switchboard.errors import SwitchboardError
+from switchboard.gateways import GATEWAY_VARIABLE, named
 from switchboard.printing import Output, OutputOption
 from switchboard.progress import Progress
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
     from operators.drills.figures import Outcome
 
-GATEWAY_VARIABLE = "SWITCHBOARD_GATEWAY_URL"
 
 app = typer.Typer()
 
@@ -73,11 +72,7 @@ def drill(
         return
     from models.rest import tracking_uri as address_of
 
-    if not url:
-        raise SwitchboardError(
-            "which gateway do customers ask? neither --url nor $SWITCHBOARD_GATEWAY_URL is given",
-            'of the local cloud: eval "$(switchboard env)"',
-        )
+    url = named(url)
     # As at Ctrl-C: neither the release nor the customers are left behind.
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     registry = address_of(tracking_uri)

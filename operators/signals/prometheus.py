@@ -85,11 +85,6 @@ class Prometheus:
         except Exception as error:  # of its client's, or what reading of nonsense may raise
             return _reason(error)
 
-    @property
-    def has_measures(self) -> bool:
-        """Whether something has been measured that no look has had yet."""
-        return math.isfinite(self._measured[0])
-
     def _take_measures(self) -> dict[Key, Measured] | None:
         """What has been measured since the last look."""
         (asked_at, found), self._measured = self._measured, (-math.inf, {})

@@ -37,6 +37,7 @@ from operators.trials import step_plot
 from operators.trials.step_figures import Run, read_seconds, reversals, summary
 from switchboard.api.model_server import MODEL_SERVERS
 from switchboard.errors import SwitchboardError
+from switchboard.gateways import GATEWAY_VARIABLE
 from switchboard.informer import Informer, Key
 from switchboard.kube import PODS, Credentials, Kube, Object
 from switchboard.pods import address_of, serves
@@ -337,7 +338,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m operators.trials.step", description=__doc__.partition("\n")[0]
     )
-    parser.add_argument("--url", default=os.environ.get("SWITCHBOARD_GATEWAY_URL"), help="the site's gateway")
+    parser.add_argument("--url", default=os.environ.get(GATEWAY_VARIABLE), help="the site's gateway")
     parser.add_argument("--kubeconfig", default=os.environ.get("KUBECONFIG"))
     parser.add_argument("--context", default="public")
     parser.add_argument("--namespace", default="switchboard-serving")

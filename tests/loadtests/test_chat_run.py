@@ -15,14 +15,15 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
-from loadtests import cli, cli_run
+from loadtests import cli
 from switchboard import requests
 from switchboard.errors import SwitchboardError
+from switchboard.gateways import GATEWAY_VARIABLE
 from tests.loadtests.conftest import Remote
 
 
 def run(*arguments: str) -> Result:
-    env: dict[str, Any] = {cli_run.GATEWAY_VARIABLE: None}
+    env: dict[str, Any] = {GATEWAY_VARIABLE: None}
     usual = signal.getsignal(signal.SIGTERM)
     try:
         return CliRunner().invoke(cli.app, ["chat", *arguments], env=env, catch_exceptions=False)

@@ -9,11 +9,12 @@ from typer.testing import CliRunner
 
 from serving import cli
 from switchboard.errors import SwitchboardError
+from switchboard.gateways import GATEWAY_VARIABLE
 from tests.serving.chat.replicas import ReplicaProcess
 
 
 def run(*arguments: str, env: dict[str, str | None] | None = None) -> str:
-    env = {cli.GATEWAY_VARIABLE: None, **(env or {})}
+    env = {GATEWAY_VARIABLE: None, **(env or {})}
     return CliRunner().invoke(cli.app, ["ask", *arguments], env=env, catch_exceptions=False).stdout
 
 
@@ -22,7 +23,7 @@ def test_it_prints_the_answer(chat: ReplicaProcess) -> None:
     assert said.startswith("Please block the card")
     assert "card_lost" in said
     assert "block" not in run(
-        "I lost my card yesterday", "--language", "zh", env={cli.GATEWAY_VARIABLE: chat.url}
+        "I lost my card yesterday", "--language", "zh", env={GATEWAY_VARIABLE: chat.url}
     )
 
 
