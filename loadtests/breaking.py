@@ -23,7 +23,7 @@ from loadtests.outcomes import Happened
 from switchboard.errors import SwitchboardError
 from switchboard.kinds import DEPLOYMENTS, MODEL_SERVERS, PODS
 from switchboard.kube import ApiError, Credentials, Kube, Object, Unreachable
-from switchboard.labels import MODEL_SERVER, TIER
+from switchboard.labels import MODEL_SERVER, NAME, TIER
 from switchboard.pods import serves
 
 CORE_NAMESPACE: Final = "switchboard-core"
@@ -245,7 +245,7 @@ class Cloud:
 
     async def _pods(self, app: str, kube: Kube | None = None, namespace: str | None = None) -> list[Object]:
         found = await (kube or self._serving).list(
-            PODS, namespace or self._place.namespace, label_selector=f"app.kubernetes.io/name={app}"
+            PODS, namespace or self._place.namespace, label_selector=f"{NAME}={app}"
         )
         return [one for one in found if serves(one)]
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from loadtests.starting import START_S, Start
 from switchboard.errors import SwitchboardError
 from switchboard.gateways import EDGES_VARIABLE, GATEWAY_VARIABLE, named
 from switchboard.printing import Output, OutputOption
@@ -72,8 +73,13 @@ def run_scenario(
         int, typer.Option(min=0, max=1000, help="So many of the held-out set; 0: everyday questions alone.")
     ] = MOST_QUESTIONS,
     start_seconds: Annotated[
-        float, typer.Option(min=0, help="How long a replica takes to start, at its 95th percentile.")
-    ] = 20.0,
+        float | None,
+        typer.Option(
+            min=0,
+            help="How long a replica takes to start, at its 95th percentile.",
+            show_default=f"as those that did in the run, or {START_S:g} where none did",
+        ),
+    ] = None,
     server: Annotated[str, typer.Option(help="The ModelServer whose replicas the report shows.")] = "chat",
     namespace: Annotated[
         str, typer.Option("--namespace", "-n", help="Its namespace.")
@@ -159,12 +165,13 @@ def run_scenario(
         found = run(target, settings, processes=processes, on_progress=tell)
     came_to = outcomes(breaker.happened, found.requests) if breaker is not None else []
     begun = found.figures.began_s or time.time()
+    start = Start.of(start_seconds, observer.starts if observer is not None else ())
     verdict = judge(
         wanted,
         found.requests,
         found.figures,
         begun,
-        start_s=start_seconds,
+        start_s=start.seconds,
         partial=found.partial,
         faults=[finding(one) for one in came_to],
     )
@@ -178,7 +185,7 @@ def run_scenario(
         figures=found.figures,
         requests=found.requests,
         begun_s=begun,
-        start_s=start_seconds,
+        start=start,
         looks=observer.looks if observer is not None else (),
         faults=came_to,
     )
@@ -189,6 +196,7 @@ def run_scenario(
         "seed": settings.seed,
         "verdict": verdict.model_dump(mode="json"),
         "figures": found.figures.model_dump(),
+        "start": asdict(start),
         "replicas": [asdict(one) for one in shown.looks],
         "faults": [one.model_dump(mode="json") for one in came_to],
     }

@@ -10,12 +10,13 @@ import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from switchboard.api.model_server import MODEL_SERVERS
-from switchboard.kinds import MODEL_RELEASES
-from switchboard.kube import ApiError, Credentials, Kube, Unreachable
+from switchboard.kinds import MODEL_RELEASES, PODS
+from switchboard.kube import ApiError, Credentials, Kube, Object, Unreachable
+from switchboard.labels import NAME
+from switchboard.pods import start_s
 
 PERIOD_S = 1.0
 TIMEOUT_S = 2.0
@@ -32,24 +33,23 @@ class Look:
 
 
 class Observer:
-    """Looks while it is entered (`with Observer(...)`); `looks` is what it saw."""
+    """Looks while it is entered (`with Observer(...)`); `looks` is what it saw; `starts`: how long each
+    replica took to start that came meanwhile, in seconds."""
 
     def __init__(self, credentials: Credentials, namespace: str, server: str) -> None:
         self._credentials, self._namespace, self._server = credentials, namespace, server
         self.looks: list[Look] = []
+        self._known: set[str] | None = None
+        self._starts: dict[str, float] = {}
         self._loop = asyncio.new_event_loop()
         self._ended = asyncio.Event()
         self._thread = threading.Thread(
             target=lambda: self._loop.run_until_complete(self._run()), name="observer", daemon=True
         )
 
-    @staticmethod
-    def of(kubeconfig: Path, namespace: str, server: str, context: str | None = None) -> Observer:
-        """
-        Raises:
-            SwitchboardError: the kubeconfig can't be read.
-        """
-        return Observer(Credentials.from_kubeconfig(kubeconfig, context), namespace, server)
+    @property
+    def starts(self) -> list[float]:
+        return list(self._starts.values())
 
     def __enter__(self) -> Observer:
         self._thread.start()
@@ -74,6 +74,7 @@ class Observer:
     async def _look(self, kube: Kube) -> Look:
         server = await kube.get(MODEL_SERVERS, self._server, self._namespace)
         status = server.get("status") or {}
+        self._note(await kube.list(PODS, self._namespace, label_selector=f"{NAME}={self._server}"))
         weight = None
         try:
             for release in await kube.list(MODEL_RELEASES, self._namespace):
@@ -82,6 +83,14 @@ class Observer:
             if not error.not_found:
                 raise
         return Look(time.time(), status.get("desiredReplicas", 0), status.get("readyReplicas", 0), weight)
+
+    def _note(self, pods: list[Object]) -> None:
+        if self._known is None:
+            self._known = {one["metadata"]["uid"] for one in pods}  # they were there before
+        for one in pods:
+            uid, took_s = one["metadata"]["uid"], start_s(one)
+            if took_s is not None and uid not in self._known:
+                self._starts.setdefault(uid, took_s)
 
 
 def _weight(release: dict[str, Any], server: str) -> float | None:

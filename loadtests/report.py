@@ -16,6 +16,7 @@ from loadtests.observing import Look
 from loadtests.outcomes import Outcome
 from loadtests.profile import Span
 from loadtests.scenario import Scenario
+from loadtests.starting import Start
 from loadtests.verdict import Answer, Verdict
 from loadtests.verdict import Outcome as Ended
 from switchboard import page
@@ -40,7 +41,7 @@ class Shown:
     figures: Figures
     requests: Sequence[Request]
     begun_s: float
-    start_s: float
+    start: Start
     looks: Sequence[Look] = ()
     faults: Sequence[Outcome] = ()
 
@@ -59,7 +60,7 @@ def document(shown: Shown) -> str:
         _claims(verdict),
         *(["<h2>Faults</h2>", _faults(shown.faults)] if shown.faults else []),
         "<h2>What was measured</h2>",
-        _table(table(shown.figures)),
+        _table([*table(shown.figures), ("a replica's start", str(shown.start))]),
         "<h2>Over time</h2>",
         _timeline(shown),
         "<h2>Who asked</h2>",
@@ -225,7 +226,7 @@ def _rate(axis: Any, shown: Shown, times: list[float], seconds: Sequence[tuple[i
 
 
 def _held(shown: Shown) -> list[Span]:
-    return shown.scenario.held(shown.start_s)
+    return shown.scenario.held(shown.start.seconds)
 
 
 def _latencies(axis: Any, shown: Shown) -> None:

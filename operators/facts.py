@@ -10,7 +10,7 @@ from switchboard import labels
 from switchboard.kube import Object
 from switchboard.pods import serves
 
-NAME = "app.kubernetes.io/name"
+NAME = labels.NAME
 APPLIED = f"{labels.DOMAIN}/applied"
 """An annotation on what the operator made: the digest of what it applied."""
 SCALER = "switchboard-scaler"

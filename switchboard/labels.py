@@ -6,6 +6,9 @@ MODEL_SERVER = f"{DOMAIN}/model-server"
 """On every pod that serves a model: its fleet, which is the service (its route is `/v1/<service>`), or an arm of the
 service's release (`switchboard.api.model_server.fleet_of`)."""
 
+NAME = "app.kubernetes.io/name"
+"""On what belongs to a ModelServer: the object's own name."""
+
 MODEL_VERSION = f"{DOMAIN}/model-version"
 """An annotation on a ModelServer: the version that its alias was resolved to by the last release. Its replicas load
 that one, so that none that starts gets another version than its neighbours have."""

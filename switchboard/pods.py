@@ -6,6 +6,7 @@ The rules are those of Kubernetes' endpoints controller, for the parts that reso
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 
 from switchboard.kube import Object
 
@@ -21,6 +22,18 @@ def serves(pod: Object) -> bool:
     conditions = pod.get("status", {}).get("conditions") or ()
     ready = any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
     return ready and not pod["metadata"].get("deletionTimestamp") and address_of(pod) is not None
+
+
+def start_s(pod: Object) -> float | None:
+    """Seconds from its creation until it was ready, to the API's whole ones; None where it isn't, or was begun anew."""
+    status = pod.get("status", {})
+    if any(one.get("restartCount") for one in status.get("containerStatuses") or ()):
+        return None
+    for one in status.get("conditions") or ():
+        if one["type"] == "Ready" and one["status"] == "True" and one.get("lastTransitionTime"):
+            ready = datetime.fromisoformat(one["lastTransitionTime"])
+            return (ready - datetime.fromisoformat(pod["metadata"]["creationTimestamp"])).total_seconds()
+    return None
 
 
 def labels_of(pod: Object) -> Mapping[str, str]:

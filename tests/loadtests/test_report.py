@@ -15,6 +15,7 @@ from loadtests.observing import Look
 from loadtests.outcomes import Happened, Outcome
 from loadtests.report import Shown
 from loadtests.scenario import Scenario
+from loadtests.starting import Start
 from loadtests.verdict import Answer, Finding, Verdict
 from loadtests.verdict import Outcome as Ended
 from switchboard.requests import Request
@@ -40,7 +41,7 @@ def shown(verdict: Verdict, failure: str | None = None) -> Shown:
         figures=figures(found, 10.0),
         requests=found,
         begun_s=BEGUN,
-        start_s=20.0,
+        start=Start(4.0, 3),
         looks=[
             Look(BEGUN + second, 2, 1 + second // 5, 10.0 if second > 5 else None) for second in range(10)
         ],
