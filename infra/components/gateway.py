@@ -158,7 +158,7 @@ def _envoy(args: GatewayArgs) -> ContainerArgs:
         liveness_probe=_pod.probe("/livez", "stats", period_s=10, failures=6, timeout_s=5),
         # The agent drains; Envoy itself would end at once and cut off what is under way.
         lifecycle=LifecycleArgs(pre_stop=LifecycleHandlerArgs(sleep=SleepActionArgs(seconds=DRAIN_S))),
-        resources=_pod.resources("100m", "96Mi", "512Mi", scratch="32Mi"),
+        resources=_pod.resources("250m", "96Mi", "512Mi", scratch="32Mi"),
         mounts=_MOUNTS,
     )
 

@@ -149,7 +149,7 @@ _BALANCE: Config = {
 
 
 _MOST_REQUESTS = 4096
-_RETRIES: Config = {"budget_percent": {"value": 25}, "min_retry_concurrency": 32}
+_RETRIES: Config = {"budget_percent": {"value": 25}, "min_retry_concurrency": 8}
 """When all fail, retries are at most a quarter more load (but always enough for a few requests)."""
 
 
