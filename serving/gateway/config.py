@@ -87,20 +87,20 @@ def _clusters(fleet: Fleet, settings: Settings) -> Iterable[Config]:
     if fleet.from_zero:
         yield _activator(fleet, settings)
     if fleet.own is None:
-        yield _pool(fleet.name, settings, max_ejected_percent=50)
+        yield _pool(fleet.name, fleet, settings, max_ejected_percent=50)
         return
     core, own = pools(fleet)
     # A core keeps half of its replicas in any case. An edge may give them all up, since it has its own.
-    yield _pool(core, settings, max_ejected_percent=100)
-    yield _pool(own, settings, max_ejected_percent=50)
-    yield _joined(fleet.name, [core, own], circuit_breakers=_circuit_breakers())
+    yield _pool(core, fleet, settings, max_ejected_percent=100)
+    yield _pool(own, fleet, settings, max_ejected_percent=50)
+    yield _joined(fleet.name, [core, own], circuit_breakers=_circuit_breakers(_retries(fleet)))
 
 
 def _arm(fleet: Fleet, service: str, arm: str, settings: Settings) -> Iterable[Config]:
     """Behind a candidate is its champion, so that one that crashes costs customers nothing: the second try is there,
     and for all of them, however many they are. That is no more than the champion has without a release."""
     (pool,) = pools(fleet)
-    yield _pool(pool, settings, max_ejected_percent=100)
+    yield _pool(pool, fleet, settings, max_ejected_percent=100)
     if arm != CANDIDATE:
         return
     champion = pools(Fleet(service, own=() if settings.tier == "edge" else None))
@@ -149,11 +149,15 @@ _BALANCE: Config = {
 
 
 _MOST_REQUESTS = 4096
-_RETRIES: Config = {"budget_percent": {"value": 25}, "min_retry_concurrency": 8}
-"""When all fail, retries are at most a quarter more load (but always enough for a few requests)."""
 
 
-def _circuit_breakers(retry_budget: Config = _RETRIES) -> Config:
+def _retries(fleet: Fleet) -> Config:
+    """When all fail, retries are at most a quarter more load, but always enough for what a lost replica had. With more
+    an overload feeds itself: what is late is tried again, and makes the next one late."""
+    return {"budget_percent": {"value": 25}, "min_retry_concurrency": fleet.most_at_once}
+
+
+def _circuit_breakers(retry_budget: Config) -> Config:
     limits = {"max_connections": 2048, "max_pending_requests": 2048, "max_requests": _MOST_REQUESTS}
     return {"thresholds": [{**limits, "retry_budget": retry_budget}]}
 
@@ -168,7 +172,7 @@ def _http(**more: Any) -> Config:
     return {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": options}
 
 
-def _pool(name: str, settings: Settings, *, max_ejected_percent: int) -> Config:
+def _pool(name: str, fleet: Fleet, settings: Settings, *, max_ejected_percent: int) -> Config:
     return {
         "name": name,
         "type": "EDS",
@@ -198,7 +202,7 @@ def _pool(name: str, settings: Settings, *, max_ejected_percent: int) -> Config:
             # A replica that says to be ready and fails requests stays out for its time.
             "successful_active_health_check_uneject_host": False,
         },
-        "circuit_breakers": _circuit_breakers(),
+        "circuit_breakers": _circuit_breakers(_retries(fleet)),
         "typed_extension_protocol_options": _http(),
     }
 

@@ -49,6 +49,8 @@ class Fleet:
     """How many requests each endpoint takes at once, of those that are used first."""
     hedge_s: float = 0.0
     """What an endpoint hasn't answered by then is put to another one as well; 0: it isn't."""
+    most_at_once: int = CONCURRENCY
+    """How many requests the endpoint takes that takes the most, used first or not."""
     split: Split = Split()
     """Of a service that has a release under way."""
 
@@ -162,6 +164,7 @@ def _fleet(
         any(server.from_zero for server in servers) and not arm,
         min((server.concurrency for server in servers if server.tier == first), default=CONCURRENCY),
         min((server.hedge_s for server in servers if server.hedge_s), default=0.0),
+        max((server.concurrency for server in servers), default=CONCURRENCY),
     )
 
 

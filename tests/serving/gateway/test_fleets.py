@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from infra.local.toolchain import locate
 from serving.gateway import agent, config, routes
-from serving.gateway.fleets import Fleet, fleets
+from serving.gateway.fleets import Fleet, Split, fleets
 from serving.gateway.model_servers import Server
 from serving.gateway.settings import Settings
 from switchboard import labels
@@ -231,3 +232,53 @@ def test_an_endpoint_that_comes_changes_its_own_file_only(tmp_path: Path) -> Non
 
     before, after = files("1"), files("1", "2")
     assert {name for name in before if json.dumps(before[name]) != json.dumps(after[name])} == {"chat"}
+
+
+HEDGED = Server("chat", concurrency=8, hedge_s=0.2)
+
+
+@pytest.mark.parametrize(
+    ("servers", "expected"),
+    [
+        pytest.param([], (0.0, 32), id="nobody says"),
+        pytest.param([HEDGED], (0.2, 8), id="one says"),
+        pytest.param([Server("chat", concurrency=8), EDGE], (0.0, 8), id="none wants it"),
+        pytest.param(
+            [HEDGED, Server("chat", "edge", "bj", hedge_s=0.1)], (0.1, 32), id="the sooner, and the most"
+        ),
+        pytest.param(
+            [HEDGED, Server("chat", "edge", "hk", 99, hedge_s=0.1)], (0.2, 8), id="not another edge's"
+        ),
+    ],
+)
+def test_when_and_how_often_is_tried_again(servers: list[Server], expected: tuple[float, int]) -> None:
+    (fleet,) = fleets([pod("1"), pod("2", **OWN)], tier="edge", region="bj", known=(), servers=servers)
+    assert (fleet.hedge_s, fleet.most_at_once) == expected
+    (alone,) = fleets([pod("2", **OWN)], tier="edge", region="bj", known=(), servers=servers)
+    assert alone.most_at_once == fleet.most_at_once, "an end of the core changes no cluster"
+
+
+def test_retries_are_bounded_by_what_a_lost_replica_had(tmp_path: Path) -> None:
+    fleet = Fleet("chat", ends("1"), ends("2"), most_at_once=8)
+    for cluster in config.clusters([fleet], settings(tmp_path))["resources"]:
+        (bounds,) = cluster["circuit_breakers"]["thresholds"]
+        assert bounds["retry_budget"] == {"budget_percent": {"value": 25}, "min_retry_concurrency": 8}
+
+
+@pytest.mark.parametrize("own", [None, ends("2")], ids=["core", "edge"])
+def test_a_try_has_another_beside_it_where_that_is_wanted(
+    tmp_path: Path, own: tuple[Endpoint, ...] | None
+) -> None:
+    def last(fleet: Fleet) -> dict[str, Any]:
+        (table,) = routes.routes([fleet], settings(tmp_path))["resources"][0]["virtual_hosts"]
+        found: dict[str, Any] = table["routes"][-2]["route"]
+        return found
+
+    fleet = Fleet("chat", ends("1"), own, hedge_s=0.2)
+    plain, hedged = last(replace(fleet, hedge_s=0.0)), last(fleet)
+    assert "hedge_policy" not in plain
+    assert hedged["hedge_policy"] == {"hedge_on_per_try_timeout": True}
+    assert hedged["retry_policy"] == {**plain["retry_policy"], "per_try_timeout": "0.2s"}
+    assert routes.shape(fleet) != routes.shape(replace(fleet, hedge_s=0.0))
+    divided = last(replace(fleet, split=Split(weight=10, candidate=8)))
+    assert "hedge_policy" not in divided
