@@ -1,7 +1,8 @@
 """`POST /v1/chat`: a question in, an intent and the customer's answer out. `GET /answers`: what was answered last.
 
 The handler reads a bounded body in bounded time, admits a bounded number of requests, and asks the model. Beyond that
-number it answers 503 with `Retry-After` at once: a queue would only turn an overload into an outage. What the customer
+number it answers 503 with `Retry-After` at once: a queue would only turn an overload into an outage. (`front` says so
+to most of them, before anything is done for them.) What the customer
 wrote is in no log, metric or error.
 """
 
@@ -112,8 +113,8 @@ class ChatApp:
         wire.check_content_type(request.headers.get("content-type"))
         asked = wire.parse_body(body)
         replica = self._replica
-        if replica.in_flight >= replica.max_concurrency:
-            raise Refusal(503, "overloaded", "too many requests at once; try again", retry_after_s=1)
+        if replica.full:
+            raise wire.full()
         replica.in_flight += 1
         replica.metrics.in_flight.inc()
         try:

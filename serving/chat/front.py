@@ -5,15 +5,20 @@
 - While the replica drains, every answer says `Connection: close`: clients that keep connections open go elsewhere with
   their next request, and none is cut off.
 - What goes wrong below is a JSON 500, never a half answer.
+- A replica that is full says so here: that costs a fraction of what an answer does. Overloads end where those who are
+  refused take little from those who are answered.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final
 
 from serving.chat import wire
+from serving.chat.metrics import CUSTOMER, NO_INTENT, SHADOW
 from serving.chat.replica import Replica
 from serving.chat.wire import Refusal
 
@@ -25,8 +30,12 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
+CHAT: Final = "/v1/chat"
+BEGIN_S: Final = 10.0
+"""Within that time a body begins to arrive."""
+
 METHODS: Final[dict[str, tuple[str, ...]]] = {
-    "/v1/chat": ("POST",),
+    CHAT: ("POST",),
     "/answers": ("GET",),
     "/livez": ("GET", "HEAD"),
     "/readyz": ("GET", "HEAD"),
@@ -73,6 +82,12 @@ class Front:
             )
         else:
             try:
+                if path == CHAT and self._replica.full:
+                    first = await self._first(receive)
+                    if first is not None and _whole(first):
+                        await self._shed(scope, sending)
+                        return
+                    receive = _again(first, receive)
                 await self._app(scope, receive, sending)
             except Exception as error:
                 log.error("%s failed: %s", path, type(error).__name__)
@@ -80,17 +95,58 @@ class Front:
                     raise
                 await _refuse(sending, scope, Refusal(500, "internal", "the request could not be answered"))
 
+    @staticmethod
+    async def _first(receive: Receive) -> Message | None:
+        """What of the body is there first; None where that takes too long."""
+        try:
+            async with asyncio.timeout(BEGIN_S):
+                return await receive()
+        except TimeoutError:
+            return None
+
+    async def _shed(self, scope: Scope, send: Send) -> None:
+        begun = time.perf_counter()
+        refusal, hosts = wire.full(), _values(scope, b"host")
+        traffic = SHADOW if wire.is_shadow(hosts) else CUSTOMER
+        await _refuse(send, scope, refusal)
+        metrics, code = self._replica.metrics, str(refusal.status)
+        metrics.requests.labels(code, NO_INTENT, traffic).inc()
+        metrics.seconds.labels(code, traffic).observe(time.perf_counter() - begun)
+
+
+def _whole(first: Message) -> bool:
+    return first["type"] == "http.request" and not first.get("more_body", False)
+
+
+def _again(first: Message | None, receive: Receive) -> Receive:
+    """With what was received already; where that was nothing, whoever reads sees a connection that has ended."""
+    messages = [first or {"type": "http.disconnect"}]
+
+    async def receiving() -> Message:
+        return messages.pop() if messages else await receive()
+
+    return receiving
+
+
+def _values(scope: Scope, header: bytes) -> list[str]:
+    return [value.decode("latin-1") for name, value in scope["headers"] if name == header]
+
 
 async def _refuse(
     send: Send, scope: Scope, refusal: Refusal, header: tuple[bytes, bytes] | None = None
 ) -> None:
-    given = [value.decode("latin-1") for name, value in scope["headers"] if name == b"x-request-id"]
-    request_id = wire.request_id(given)
+    request_id = wire.request_id(_values(scope, b"x-request-id"))
     body = refusal.body(request_id)
     headers = [
         (b"content-type", b"application/json"),
         (b"content-length", str(len(body)).encode()),
         (b"x-request-id", request_id.encode()),
+        (b"cache-control", b"no-store"),
+        *(
+            [(b"retry-after", str(refusal.retry_after_s).encode())]
+            if refusal.retry_after_s is not None
+            else []
+        ),
         *([header] if header else []),
     ]
     await send({"type": "http.response.start", "status": refusal.status, "headers": headers})

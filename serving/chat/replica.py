@@ -65,6 +65,10 @@ class Replica:
         # A daemon thread, so that a replica that is told to stop while it waits for the registry stops at once.
         threading.Thread(target=self._load_until_done, args=(loop,), name="load", daemon=True).start()
 
+    @property
+    def full(self) -> bool:
+        return self.in_flight >= self.max_concurrency
+
     def not_ready_because(self) -> str | None:
         """Why the replica takes no requests, None when it does."""
         if self.draining:

@@ -50,6 +50,11 @@ class Refusal(Exception):
         return _json({"error": {"code": self.code, "message": self.message}, "request_id": request_id})
 
 
+def full() -> Refusal:
+    """No more requests at once."""
+    return Refusal(503, "overloaded", "too many requests at once; try again", retry_after_s=1)
+
+
 class ChatRequest(BaseModel):
     """What a customer says. Unknown fields are ignored, so that newer clients may talk to older replicas."""
 

@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 from starlette.applications import Starlette
+from starlette.routing import Route
 
 from models import loading
 from models.loading import LoadedModel, Prediction
 from serving.answers import Answers
 from serving.chat import app as app_module
+from serving.chat import front
 from serving.chat.app import ChatApp
 from serving.chat.batching import Batcher
 from serving.chat.front import Front
@@ -48,6 +50,7 @@ async def call(
     path: str = "/v1/chat",
     method: str = "POST",
     application: Starlette | None = None,
+    more: bool = True,
 ) -> tuple[int, dict[str, str], Any]:
     """One request whose body comes in `chunks`; None stands for a pause without end."""
     parts = iter(chunks)
@@ -57,7 +60,7 @@ async def call(
         part = next(parts, b"")
         if part is None:
             await asyncio.Event().wait()
-        return {"type": "http.request", "body": part, "more_body": part != b""}
+        return {"type": "http.request", "body": part, "more_body": more and part != b""}
 
     async def send(message: Any) -> None:
         sent.append(message)
@@ -85,6 +88,33 @@ async def test_beyond_its_concurrency_it_says_so_at_once(replica: Replica) -> No
     assert shed[2]["error"]["code"] == "overloaded"
     assert replica.in_flight == 0
     assert (await call(replica, QUESTION))[0] == 200
+
+
+@pytest.mark.parametrize("more", [False, True], ids=["whole", "in pieces"])
+async def test_a_full_replica_refuses_before_anything_else(
+    replica: Replica, registry: CollectorRegistry, more: bool
+) -> None:
+    def served(*_: Any) -> Any:
+        raise AssertionError("nothing is done for it")
+
+    application = Starlette(routes=[Route("/v1/chat", served, methods=["POST"])])
+    replica.in_flight = replica.max_concurrency
+    status, headers, body = await call(
+        replica, QUESTION, more=more, application=None if more else application
+    )
+    assert (status, headers["retry-after"], headers["cache-control"]) == (503, "1", "no-store")
+    assert body["error"]["code"] == "overloaded"
+    counted = {"code": "503", "intent": "none", "traffic": "customer"}
+    assert registry.get_sample_value("switchboard_requests_total", counted) == 1
+    replica.in_flight = 0
+    assert (await call(replica, QUESTION, more=more))[0] == 200
+
+
+async def test_a_full_replica_waits_for_no_body(replica: Replica, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(front, "BEGIN_S", 0.2)
+    replica.in_flight = replica.max_concurrency
+    status, headers, body = await call(replica, None)
+    assert (status, headers["connection"], body["error"]["code"]) == (400, "close", "disconnected")
 
 
 async def test_a_slow_body_is_given_up_and_holds_no_place(
