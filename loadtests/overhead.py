@@ -64,8 +64,17 @@ def added(pairs: Sequence[tuple[Block, Block]], p50_ms: float, p99_ms: float) ->
 
 
 def measured(url: str, rate: float, seconds: float, seed: int) -> Block:
-    found = run(url, Settings(points=((0.0, rate), (seconds, rate)), again=False, seed=seed)).figures
-    return Block(found.p50_ms or 0.0, found.p99_ms or 0.0, found.total, found.failed)
+    """
+    Raises:
+        SwitchboardError: it was cut short, or too little was sent.
+    """
+    done = run(url, Settings(points=((0.0, rate), (seconds, rate)), again=False, seed=seed))
+    found = done.figures
+    if done.partial:
+        raise SwitchboardError("cut short: of a part nothing is said")
+    if not found.total or found.p50_ms is None or found.p99_ms is None or found.dropped:
+        raise SwitchboardError(f"{url}: {found.total} of {found.offered} requests were sent")
+    return Block(found.p50_ms, found.p99_ms, found.total, found.failed)
 
 
 def main() -> int:

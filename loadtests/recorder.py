@@ -126,7 +126,8 @@ class Recorder:
 
 def _settle_memory() -> None:
     """What is there now stays; and no search for garbage goes through all the requests that were noted, since what is
-    due meanwhile goes out late. What is young is searched as ever."""
+    due meanwhile goes out late. What is young is searched as ever. (Python 3.14 has no third threshold, and no need of
+    it: it searches what is old bit by bit.)"""
     gc.collect()
     gc.freeze()
     gc.set_threshold(_YOUNG, 10, _NEVER)

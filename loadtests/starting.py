@@ -8,6 +8,8 @@ from typing import Final
 
 START_S: Final = 20.0
 """Where nobody knows."""
+MOST_S: Final = 60.0
+"""Of what was measured: replicas that take longer are no excuse."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ class Start:
             return Start(given_s, given=True)
         if not starts_s:
             return Start(START_S)
-        return Start(percentile(sorted(starts_s), 95), len(starts_s))
+        return Start(min(MOST_S, percentile(sorted(starts_s), 95)), len(starts_s))
 
     def __str__(self) -> str:
         how = "as given" if self.given else "not measured: none started in the run"

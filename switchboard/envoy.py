@@ -43,6 +43,7 @@ _TYPES = {
     "Buffer": "envoy.extensions.filters.http.buffer.v3.Buffer",
     "HttpProtocolOptions": "envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
     "PreviousHostsPredicate": "envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate",
+    "Runtime": "envoy.service.runtime.v3.Runtime",
     "PreviousPriorities": "envoy.extensions.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig",
     "StdoutAccessLog": "envoy.extensions.access_loggers.stream.v3.StdoutAccessLog",
     "DownstreamConnectionsConfig": (
@@ -128,8 +129,10 @@ def bootstrap(
     static: Config | None = None,
     dynamic: Config | None = None,
     histograms: Sequence[Config] = (),
+    runtime: tuple[str, str] | None = None,
 ) -> Config:
-    """What Envoy is started with. Only statistics that `stats` (string matchers) match are kept.
+    """What Envoy is started with. Only statistics that `stats` (string matchers) match are kept. `runtime`: a name and
+    a file of `Runtime`, for values that change without a cluster or a listener being made anew.
 
     The admin face is a Unix socket, closed to all but its own user: it can stop Envoy, and prints all configuration.
     """
@@ -138,6 +141,7 @@ def bootstrap(
         "admin": {"address": pipe(admin_socket)},
         "static_resources": static or {},
         "dynamic_resources": dynamic or {},
+        **({"layered_runtime": {"layers": [_layer(*runtime)]}} if runtime is not None else {}),
         "stats_config": {
             "stats_matcher": {"inclusion_list": {"patterns": [*OWN_STATS, *stats]}},
             "histogram_bucket_settings": list(histograms),
@@ -152,6 +156,10 @@ def bootstrap(
             ]
         },
     }
+
+
+def _layer(name: str, path: str) -> Config:
+    return {"name": name, "rtds_layer": {"name": name, "rtds_config": file_source(path)}}
 
 
 OWN_STATS: tuple[Mapping[str, Any], ...] = (

@@ -7,7 +7,7 @@ MODEL_SERVER = f"{DOMAIN}/model-server"
 service's release (`switchboard.api.model_server.fleet_of`)."""
 
 NAME = "app.kubernetes.io/name"
-"""On what belongs to a ModelServer: the object's own name."""
+"""Kubernetes' own: which program it is. On what belongs to a ModelServer, the object's own name."""
 
 MODEL_VERSION = f"{DOMAIN}/model-version"
 """An annotation on a ModelServer: the version that its alias was resolved to by the last release. Its replicas load
@@ -45,7 +45,8 @@ DRAINING = f"{DOMAIN}/draining"
 
 REFUSES = f"{DOMAIN}/refuses"
 """An annotation on a Service of type LoadBalancer whose clients have somewhere else to go: while no pod of it answers
-its liveness probe, they are refused rather than left to wait, even where it has one pod only."""
+its liveness probe, they are refused rather than left to wait, even where it has one pod only. The embedded cloud's load
+balancer goes by it; elsewhere it is for whoever sets one up."""
 
 DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
 """Kubernetes' own: of the pods of a ReplicaSet, those with the least go first."""

@@ -17,7 +17,11 @@ SHARE = 10
 
 
 def query(service: str, window_s: int = WINDOW_S) -> str:
-    """Of a service's core, each series with the label `signal`: requests/s, shares of them, its replicas."""
+    """Of a service's core, each series with the label `signal`: requests/s, shares of them, its replicas.
+
+    Where slow tries have others beside them (`capacity.hedgeMilliseconds`), those are among the `repeated`: a plan is
+    made for more failures than there are.
+    """
     replicas = f'model_server="{service}",tier="core"'
     asked = f'{replicas},traffic="customer"'
     arrived = f'envoy_http_local_rate_limit_enabled{{envoy_local_http_ratelimit_prefix="{service}"}}'

@@ -31,8 +31,8 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 CHAT: Final = "/v1/chat"
-BEGIN_S: Final = 10.0
-"""Within that time a body begins to arrive."""
+BEGIN_S: Final = 1.0
+"""So long is looked at whether a body is there; one that comes later is the application's to wait for."""
 
 METHODS: Final[dict[str, tuple[str, ...]]] = {
     CHAT: ("POST",),
@@ -84,10 +84,10 @@ class Front:
             try:
                 if path == CHAT and self._replica.full:
                     first = await self._first(receive)
-                    if first is not None and _whole(first):
+                    if first is not None and _whole(first) and self._replica.full:
                         await self._shed(scope, sending)
                         return
-                    receive = _again(first, receive)
+                    receive = receive if first is None else _again(first, receive)
                 await self._app(scope, receive, sending)
             except Exception as error:
                 log.error("%s failed: %s", path, type(error).__name__)
@@ -118,9 +118,9 @@ def _whole(first: Message) -> bool:
     return first["type"] == "http.request" and not first.get("more_body", False)
 
 
-def _again(first: Message | None, receive: Receive) -> Receive:
-    """With what was received already; where that was nothing, whoever reads sees a connection that has ended."""
-    messages = [first or {"type": "http.disconnect"}]
+def _again(first: Message, receive: Receive) -> Receive:
+    """With what was received already."""
+    messages = [first]
 
     async def receiving() -> Message:
         return messages.pop() if messages else await receive()

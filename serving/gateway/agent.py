@@ -52,6 +52,7 @@ def init(settings: Settings) -> None:
     nothing: tuple[Fleet, ...] = ()
     for path, document in (
         (settings.clusters, config.clusters(nothing, settings)),
+        (settings.bounds, config.bounds(nothing)),
         (settings.routes, routes.none_yet(ROUTES)),
         (settings.released_routes, routes.none_yet(RELEASED)),
         (settings.ops_routes, routes.ops(ready=False)),
@@ -87,6 +88,7 @@ class Files:
         # What the files are made of: with thousands of model servers, to make them all anew takes a second.
         self._written: dict[str, Fleet] = {}
         self._clusters: list[tuple[object, ...]] | None = None
+        self._bounds: list[tuple[object, ...]] | None = None
         self._released: list[tuple[object, ...]] | None = None
         self._routes: list[tuple[object, ...]] | None = None
         self._marks: dict[Path, tuple[int, int, int]] = {}
@@ -156,6 +158,7 @@ class Files:
                 late.append(fleet)
             else:
                 versions |= self._write_endpoints(fleet)
+        self._apply_bounds(now)
         await self._apply_clusters(now)
         await self._apply_routes(now, versions)
         if self._put(self._settings.ops_routes, routes.ops(ready=True)):
@@ -167,9 +170,15 @@ class Files:
             self._write_endpoints(fleet)
         return None
 
+    def _apply_bounds(self, now: tuple[Fleet, ...]) -> None:
+        shape: list[tuple[object, ...]] = [(fleet.name, fleet.most_at_once, len(fleet.core)) for fleet in now]
+        if self._bounds != shape:
+            self._put(self._settings.bounds, config.bounds(now))
+            self._bounds = shape
+
     async def _apply_clusters(self, now: tuple[Fleet, ...]) -> None:
         settings = self._settings
-        shape: list[tuple[object, ...]] = [(fleet.name, fleet.own is None, fleet.from_zero) for fleet in now]
+        shape: list[tuple[object, ...]] = [config.shape(fleet) for fleet in now]
         if self._clusters == shape:
             return
         clusters = config.clusters(now, settings)
@@ -222,6 +231,8 @@ class Files:
         settings = self._settings
         if settings.clusters in spoiled:
             self._clusters = None
+        if settings.bounds in spoiled:
+            self._bounds = None
         if settings.released_routes in spoiled:
             self._released = None
         if settings.routes in spoiled:

@@ -17,6 +17,7 @@ from typing import Any
 
 from serving.gateway.fleets import Fleet
 from serving.gateway.listeners import ROUTES, listeners
+from serving.gateway.model_servers import CONCURRENCY
 from serving.gateway.releases import CANDIDATE
 from serving.gateway.routes import ADMIN, HOST, activator_of, pool_of, retries
 from serving.gateway.settings import Settings
@@ -28,6 +29,12 @@ UPSTREAM_IDLE_S = 3.0
 """Less than a server's keep-alive (5 s where nobody set it), so that it is Envoy that closes an idle connection."""
 OVERPROVISIONING_PERCENT = 200
 """An edge goes on with the site's core servers alone until fewer than half of them are healthy."""
+
+BOUNDS = "bounds"
+UNDER_WAY, LEAST_UNDER_WAY = 4, 64
+"""Times what its replicas take at once, and a number, that may be under way of a service's requests: one that hangs
+keeps what it was sent until a health check has found it out. Beyond that all are full, and whoever waits for them waits
+in vain: left alone, one that has stayed of several would have all that these can't take."""
 
 _UPSTREAM = (
     r"upstream_rq_(total|active|active_overflow|time|timeout|per_try_timeout|cancelled|[1-5]xx)",
@@ -61,6 +68,7 @@ def bootstrap(settings: Settings) -> Config:
             "clusters": [_socket_cluster(ADMIN, str(settings.admin_socket))],
         },
         dynamic={"cds_config": envoy.file_source(str(settings.clusters))},
+        runtime=(BOUNDS, str(settings.bounds)),
     )
 
 
@@ -72,6 +80,11 @@ def pools(fleet: Fleet) -> dict[str, tuple[Endpoint, ...]]:
     if fleet.own is None:
         return {fleet.name: fleet.core}
     return {f"{fleet.name}@core": fleet.core, f"{fleet.name}@edge": fleet.own}
+
+
+def shape(fleet: Fleet) -> tuple[object, ...]:
+    """All that a fleet's clusters depend on."""
+    return fleet.name, fleet.own is None, fleet.from_zero, _most_at_once(fleet), bool(fleet.hedge_s)
 
 
 def clusters(fleets: Iterable[Fleet], settings: Settings) -> Config:
@@ -128,6 +141,24 @@ def _joined(name: str, joined: Sequence[str], **more: Any) -> Config:
     }
 
 
+def bounds(fleets: Iterable[Fleet]) -> Config:
+    """How many requests of each service may be under way; beyond that Envoy says 503 itself, which costs no replica
+    anything. As values of its runtime: with a cluster's own bound the cluster would be made anew.
+
+    An edge isn't bounded: there the core is tried first, and a refusal here would keep the edge's own from being tried.
+    """
+    most = {
+        f"circuit_breakers.{name}.default.max_requests": max(
+            LEAST_UNDER_WAY, UNDER_WAY * fleet.most_at_once * len(found)
+        )
+        for fleet in fleets
+        if fleet.own is None
+        for name, found in pools(fleet).items()
+        if found
+    }
+    return envoy.resources("Runtime", [{"name": BOUNDS, "layer": most}])
+
+
 def endpoints(fleet: Fleet) -> dict[str, Config]:
     """Of each cluster that has endpoints, the file's content."""
     return {
@@ -154,7 +185,12 @@ _MOST_REQUESTS = 4096
 def _retries(fleet: Fleet) -> Config:
     """When all fail, retries are at most a quarter more load, but always enough for what a lost replica had. With more
     an overload feeds itself: what is late is tried again, and makes the next one late."""
-    return {"budget_percent": {"value": 25}, "min_retry_concurrency": fleet.most_at_once}
+    return {"budget_percent": {"value": 25}, "min_retry_concurrency": _most_at_once(fleet)}
+
+
+def _most_at_once(fleet: Fleet) -> int:
+    """Of an arm the usual number: it lingers when nothing is known of its replicas, and is to stay as it was."""
+    return CONCURRENCY if fleet.arm is not None else fleet.most_at_once
 
 
 def _circuit_breakers(retry_budget: Config) -> Config:
@@ -196,7 +232,8 @@ def _pool(name: str, fleet: Fleet, settings: Settings, *, max_ejected_percent: i
             "consecutive_gateway_failure": 10,
             "enforcing_consecutive_gateway_failure": 100,
             "split_external_local_origin_errors": True,
-            "consecutive_local_origin_failure": 3,
+            # A try that has another beside it counts as one that wasn't answered. Whoever is slow isn't out of reach.
+            "consecutive_local_origin_failure": max(10, _most_at_once(fleet)) if fleet.hedge_s else 3,
             "enforcing_success_rate": 0,
             "enforcing_local_origin_success_rate": 0,
             # A replica that says to be ready and fails requests stays out for its time.

@@ -60,6 +60,11 @@ class Fleet:
         return arm_of(self.name)
 
     @property
+    def hedged(self) -> bool:
+        """A slow try has another one beside it, where there is another endpoint."""
+        return self.hedge_s > 0 and len(self.core) + len(self.own or ()) > 1
+
+    @property
     def empty(self) -> bool:
         return not self.core and not self.own
 

@@ -75,7 +75,7 @@ def shape(fleet: Fleet) -> tuple[object, ...]:
     """All that a fleet's routes depend on, but for whether its requests are held."""
     split = fleet.split
     return (
-        *(fleet.name, fleet.own is None, fleet.moved, fleet.hedge_s),
+        *(fleet.name, fleet.own is None, fleet.moved, fleet.hedged and fleet.hedge_s),
         *(split.weight, split.candidate > 0, split.mirrors),
     )
 
@@ -171,7 +171,7 @@ def _hedged(fleet: Fleet) -> Config:
 
     Not while a release divides the requests: a try beside another would count as one that its arm has failed.
     """
-    if not fleet.hedge_s:
+    if not fleet.hedged:
         return {}
     return {
         "hedge_policy": {"hedge_on_per_try_timeout": True},

@@ -71,6 +71,10 @@ class Settings:
         return self.directory / "clusters.json"
 
     @property
+    def bounds(self) -> Path:
+        return self.directory / "bounds.json"
+
+    @property
     def routes(self) -> Path:
         return self.directory / "routes.json"
 

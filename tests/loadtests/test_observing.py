@@ -95,7 +95,8 @@ def test_how_long_a_pod_took(status: dict[str, Any], expected: float | None) -> 
     [
         (None, [], Start(START_S), "20 s (not measured: none started in the run)"),
         (None, [3.0, 9.0, 4.0], Start(9.0, 3), "9 s (p95 of 3 in the run, by whole seconds)"),
-        (None, [float(n) for n in range(100, 0, -1)], Start(95.0, 100), "95 s (p95 of 100 in the run"),
+        (None, [n / 10 for n in range(100, 0, -1)], Start(9.5, 100), "9.5 s (p95 of 100 in the run"),
+        (None, [200.0, 300.0], Start(60.0, 2), "60 s (p95 of 2 in the run"),
         (7.5, [3.0], Start(7.5, given=True), "7.5 s (as given)"),
         (0.0, [3.0], Start(0.0, given=True), "0 s (as given)"),
     ],

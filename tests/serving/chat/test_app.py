@@ -112,9 +112,11 @@ async def test_a_full_replica_refuses_before_anything_else(
 
 async def test_a_full_replica_waits_for_no_body(replica: Replica, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(front, "BEGIN_S", 0.2)
+    monkeypatch.setattr(app_module, "BODY_TIMEOUT_S", 0.2)
     replica.in_flight = replica.max_concurrency
-    status, headers, body = await call(replica, None)
-    assert (status, headers["connection"], body["error"]["code"]) == (400, "close", "disconnected")
+    status, headers, body = await call(replica, None, None)
+    assert (status, headers["connection"], body["error"]["code"]) == (408, "close", "body_timeout")
+    assert (await call(replica, None, QUESTION))[0] == 503, "it was full still"
 
 
 async def test_a_slow_body_is_given_up_and_holds_no_place(

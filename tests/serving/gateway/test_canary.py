@@ -13,8 +13,9 @@ from switchboard.kinds import MODEL_RELEASES
 from tests import pods
 from tests.conftest import ControlPlane
 from tests.pods import until
+from tests.serving.gateway.load import Load
 from tests.serving.gateway.test_statistics import counters
-from tests.serving.gateway.world import Backend, Load, World, weight_of
+from tests.serving.gateway.world import Backend, World, weight_of
 
 ARM = "X-Switchboard-Arm"
 COUNTS = ("chat.http_local_rate_limit.enabled", "chat_candidate.http_local_rate_limit.enabled")

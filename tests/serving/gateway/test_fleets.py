@@ -263,6 +263,26 @@ def test_retries_are_bounded_by_what_a_lost_replica_had(tmp_path: Path) -> None:
     for cluster in config.clusters([fleet], settings(tmp_path))["resources"]:
         (bounds,) = cluster["circuit_breakers"]["thresholds"]
         assert bounds["retry_budget"] == {"budget_percent": {"value": 25}, "min_retry_concurrency": 8}
+    assert config.shape(fleet) != config.shape(replace(fleet, most_at_once=9)), "its clusters are made anew"
+    arm = Fleet("chat_candidate", ends("1"), most_at_once=8)
+    assert config.shape(arm) == config.shape(replace(arm, core=(), most_at_once=32)), (
+        "not of one that lingers"
+    )
+
+
+def test_what_may_be_under_way() -> None:
+    made = [
+        Fleet("chat", ends("1", "2"), most_at_once=20),
+        Fleet("chat_candidate", ends("3"), most_at_once=20),
+        Fleet("none"),
+        Fleet("small", ends("4"), most_at_once=1),
+        Fleet("edge", ends("1"), ends("2")),
+    ]
+    (runtime,) = config.bounds(made)["resources"]
+    names = {"chat": 160, "chat_candidate@core": 80, "small": 64}
+    assert runtime["layer"] == {
+        f"circuit_breakers.{name}.default.max_requests": most for name, most in names.items()
+    }
 
 
 @pytest.mark.parametrize("own", [None, ends("2")], ids=["core", "edge"])
@@ -274,7 +294,7 @@ def test_a_try_has_another_beside_it_where_that_is_wanted(
         found: dict[str, Any] = table["routes"][-2]["route"]
         return found
 
-    fleet = Fleet("chat", ends("1"), own, hedge_s=0.2)
+    fleet = Fleet("chat", ends("1", "3") if own is None else ends("1"), own, hedge_s=0.2)
     plain, hedged = last(replace(fleet, hedge_s=0.0)), last(fleet)
     assert "hedge_policy" not in plain
     assert hedged["hedge_policy"] == {"hedge_on_per_try_timeout": True}
@@ -282,3 +302,6 @@ def test_a_try_has_another_beside_it_where_that_is_wanted(
     assert routes.shape(fleet) != routes.shape(replace(fleet, hedge_s=0.0))
     divided = last(replace(fleet, split=Split(weight=10, candidate=8)))
     assert "hedge_policy" not in divided
+    alone = replace(fleet, core=ends("1"), own=None if own is None else ())
+    assert "hedge_policy" not in last(alone), "there is no other"
+    assert routes.shape(alone) != routes.shape(fleet)

@@ -174,6 +174,11 @@ async def test_a_slow_replica_has_another_beside_it(gateway: World) -> None:
     status, body, _ = await gateway.ask(session)
     assert (status, body["from"]) == (200, good.ip)
 
+    # It is slow, and not out of reach: whoever is full must not be taken away from the others.
+    assert all(one[0] == 200 for one in await asyncio.gather(*(gateway.ask(session) for _ in range(8))))
+    ejected = "cluster.chat.outlier_detection.ejections_enforced_total"
+    assert (await gateway.stats(ejected))[ejected] == 0
+
     # Both are slow: the first answer counts, and the first try is under way still.
     await good.mode(holds=True)
     came = len(await good.seen())
@@ -192,6 +197,30 @@ async def test_a_slow_replica_has_another_beside_it(gateway: World) -> None:
     await gateway.backend("c", fleet="chat_candidate")
     await gateway.release(weight=10)
     await gateway.routed(lambda table: "hedge_on_per_try_timeout" not in table)
+
+
+async def test_no_more_is_under_way_than_replicas_can_take(gateway: World) -> None:
+    """Beyond that Envoy says so itself, and those that are under way are answered."""
+    await gateway.model_server(scaling__minReplicas=1, capacity={"concurrency": 20})
+    (one,) = await gateway.backends("a")
+    await gateway.healthy(one.ip)
+    await gateway.bounded(80)
+    assert '"min_retry_concurrency":20' in (gateway.directory / "clusters.json").read_text()
+    await one.mode(holds=True)
+    asked = [asyncio.create_task(gateway.ask()) for _ in range(100)]
+
+    async def refused() -> bool:
+        return sum(task.done() for task in asked) >= 20
+
+    await until(refused, what="those beyond the bound are refused")
+    await one.mode()
+    answers = [await task for task in asked]
+    assert sorted(status for status, *_ in answers) == [200] * 80 + [503] * 20
+    assert all(body["error"]["code"] == "unavailable" for status, body, _ in answers if status == 503)
+
+    # Another replica, and twice as much may be.
+    await gateway.backend("b")
+    await gateway.bounded(160)
 
 
 async def test_all_down_and_back(gateway: World) -> None:

@@ -33,34 +33,14 @@ from tests.definitions import define_model_releases, define_model_servers
 from tests.pods import until
 from tests.serving.gateway.backend import serve
 from tests.serving.gateway.forks import Fork
+from tests.serving.gateway.load import Load
 
 PORT = 8080
 ADMIN_S = 60.0
 """How long an answer of Envoy's admin face may take on a busy machine."""
 
-
 ROLES = Kind("rbac.authorization.k8s.io/v1", "roles", "Role")
 ROLE_BINDINGS = Kind("rbac.authorization.k8s.io/v1", "rolebindings", "RoleBinding")
-
-
-@dataclass
-class Load:
-    """What a load saw: answers by status, failures in words."""
-
-    answers: dict[int, int] = field(default_factory=dict)
-    errors: list[str] = field(default_factory=list)
-    by: dict[str, int] = field(default_factory=dict)
-
-    @property
-    def total(self) -> int:
-        return sum(self.answers.values()) + len(self.errors)
-
-    @property
-    def failed(self) -> int:
-        return self.total - self.answers.get(200, 0)
-
-    def __str__(self) -> str:
-        return f"{self.failed} of {self.total} failed: {self.answers}, {self.errors[:3]}"
 
 
 @dataclass
@@ -304,6 +284,17 @@ class World:
     async def weighs(self, weight: int) -> None:
         """Wait until the candidate gets so many percent."""
         await self.routed(lambda table: weight_of(table) == weight)
+
+    async def bounded(self, most: int) -> None:
+        """Wait until so many requests of `chat` may be under way."""
+
+        async def so_many() -> bool:
+            async with self.admin() as admin:
+                _, text = await admin.request("/runtime")
+            found = json.loads(text)["entries"].get("circuit_breakers.chat.default.max_requests") or {}
+            return bool(found.get("final_value") == str(most))
+
+        await until(so_many, what=f"at most {most} under way")
 
     async def only_pods(self) -> Path:
         """A kubeconfig that may see pods, and nothing else."""
