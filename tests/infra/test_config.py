@@ -422,7 +422,7 @@ def test_a_time_of_day_is_a_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     path = tmp_path / "Pulumi.x.yaml"
     text = (ROOT / "Pulumi.local.yaml").read_text()
     day = f"{{name: day, start: {time}, end: 23:59, minReplicas: 3}}"
-    path.write_text(text.replace("maxReplicas: 6}", f"maxReplicas: 6, schedules: [{day}]}}"))
+    path.write_text(text.replace("maxReplicas: 6,", f"maxReplicas: 6, schedules: [{day}],"))
     monkeypatch.setenv("SWITCHBOARD_STACK_FILE", str(path))
     (server,) = config.load("x").model_servers
     assert server.scaling is not None
