@@ -166,8 +166,8 @@ async def test_a_replica_that_hangs(gateway: World) -> None:
 
 async def test_a_slow_replica_has_another_beside_it(gateway: World) -> None:
     await gateway.model_server(scaling__minReplicas=1, capacity={"hedgeMilliseconds": 200})
-    await gateway.routed(lambda table: "hedge_on_per_try_timeout" in table)
     slow, good = await gateway.backends("a", "b")
+    await gateway.routed(lambda table: "hedge_on_per_try_timeout" in table)
     await gateway.healthy(slow.ip, good.ip)
     session = await gateway.session_of(slow)
     await slow.mode(holds=True)
