@@ -1,12 +1,10 @@
-"""Both alarms, in a process of their own: gevent has a loop of its own in each thread."""
+"""Both alarms: the kernel's, and the loop's own."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
-import textwrap
-
 import pytest
+
+from tests.loadtests import loops
 
 
 def told(kind: str, program: str) -> str:
@@ -16,15 +14,7 @@ def told(kind: str, program: str) -> str:
     from loadtests.alarm import {kind} as Alarm
     alarm = Alarm()
     """
-    made = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(head) + textwrap.dedent(program)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert made.returncode == 0, made.stderr
-    return made.stdout.strip()
+    return loops.told(head, program)
 
 
 KINDS = pytest.mark.parametrize("kind", ["KernelAlarm", "LoopAlarm"])

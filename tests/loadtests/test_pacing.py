@@ -3,30 +3,21 @@
 from __future__ import annotations
 
 import itertools
-import subprocess
-import sys
-import textwrap
 
 import pytest
 
+from tests.loadtests import loops
+
 
 def told(program: str) -> str:
-    """What a program prints. gevent has a loop of its own in each thread: it gets a process of its own here."""
+    """What a program prints that may use these."""
     head = """
     import time
     import gevent
     from loadtests.arrivals import Arrivals, even
     from loadtests.pacing import Pacer
     """
-    made = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(head) + textwrap.dedent(program)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert made.returncode == 0, made.stderr
-    return made.stdout.strip()
+    return loops.told(head, program)
 
 
 def test_requests_that_hang_hold_up_none() -> None:
