@@ -10,6 +10,8 @@ from typing import Final
 
 TIMEOUT_S: Final = 5.0
 """The longest that a customer waits for an answer to one try."""
+SPOKEN_TIMEOUT_S: Final = 15.0
+"""And who has said it."""
 
 VARIABLE: Final = "SWITCHBOARD_LOADTEST"
 """Environment variable: the settings, as JSON. Without it (the file run by `locust` itself) they are the usual ones."""
@@ -22,8 +24,8 @@ class Settings:
     `per_user`: requests/s that each of Locust's users stands for; `arrivals`: poisson, or even; `seed`: of all chance;
     `again`: whether a request that failed is put once more, at `other` if there is another address; `edges`: addresses
     by region; `users`: who asks, by their weights; `points`: the rate over time, as a profile has it, where a scenario
-    is run; `questions`: a file of them (`loadtests.questions`); `result`, `seconds`, `requests`: files for the figures,
-    for each second's counts, for each request. None: nobody wants them.
+    is run; `questions`, `recordings`: files of them, written and spoken (`loadtests.questions`); `result`, `seconds`,
+    `requests`: files for the figures, for each second's counts, for each request. None: nobody wants them.
     """
 
     per_user: float = 1.0
@@ -35,6 +37,7 @@ class Settings:
     users: Mapping[str, float] = field(default_factory=dict)
     points: tuple[tuple[float, float], ...] = ()
     questions: str | None = None
+    recordings: str | None = None
     result: str | None = None
     seconds: str | None = None
     requests: str | None = None

@@ -8,6 +8,7 @@ loadtests run` sets more by `loadtests.agreed`: a scenario's shape, who asks bes
 from __future__ import annotations
 
 import signal
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gevent
@@ -15,13 +16,17 @@ from locust import LoadTestShape, events
 from locust.env import Environment
 from locust.runners import WorkerRunner
 
-from loadtests.agreed import Settings, settings
+from loadtests.agreed import SPOKEN_TIMEOUT_S, Settings, settings
+from loadtests.conversations import Question
 from loadtests.customers import ARM_HEADER, Customers
+from loadtests.figures import SPOKEN
 from loadtests.profile import Profile
+from loadtests.questions import spoken
 from loadtests.recorder import Recorder
 
 OWN = settings()
 CHAT, EDGE, TESTER = "chat", "edge", "tester"
+VOICE = SPOKEN
 SCALE = 1000
 """Locust's weights are whole numbers."""
 
@@ -45,6 +50,18 @@ class Testers(Customers):
         return {ARM_HEADER: "candidate"}
 
 
+class Callers(Customers):
+    """Who speaks: recordings are uploaded."""
+
+    kind = VOICE
+    weight = 1
+    abstract = VOICE not in OWN.users
+    timeout_s = SPOKEN_TIMEOUT_S
+
+    def questions(self, own: Settings) -> Mapping[str, Sequence[Question]]:
+        return spoken(own.recordings)
+
+
 class EdgeCustomers(Customers):
     """Who asks at the edge of a region, and at the core where that edge doesn't answer."""
 
@@ -57,7 +74,7 @@ class EdgeCustomers(Customers):
 
 def _weigh() -> None:
     """Each kind by its weight; each region's customers have an equal part of those at edges."""
-    for kind, made in ((CHAT, ChatCustomers), (TESTER, Testers)):
+    for kind, made in ((CHAT, ChatCustomers), (TESTER, Testers), (VOICE, Callers)):
         made.weight = max(1, round(SCALE * OWN.users.get(kind, 1.0)))
     if EDGE in OWN.users:
         for region in OWN.edges:

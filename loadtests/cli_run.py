@@ -29,7 +29,7 @@ from switchboard.progress import Progress
 
 if TYPE_CHECKING:
     from loadtests.breaking import Breaker
-    from loadtests.figures import Figures
+    from loadtests.figures import Figures, SoFar
     from loadtests.observing import Observer
     from loadtests.scenario import Scenario
     from loadtests.verdict import Verdict
@@ -105,6 +105,7 @@ def run_scenario(
     from loadtests.agreed import Settings
     from loadtests.outcomes import finding, outcomes
     from loadtests.running import run
+    from loadtests.scenario import Users
     from loadtests.verdict import CODES, judge
 
     wanted = scenarios.load(scenario)
@@ -115,6 +116,10 @@ def run_scenario(
     for what, url in [("--other", other), *((f"--edge {region}", url) for region, url in edges.items())]:
         if url is not None:
             probing.check_target(url, stack, what=what)
+    if Users.VOICE in wanted.users:
+        probing.check_voice(target)
+        if other is not None:
+            probing.check_voice(other, what="--other")
     breaker = _breaker(wanted, stack, yes_break, (context, core_context), namespace, server)
     folder = out or Path(f"loadtests-{name}")
     folder.mkdir(parents=True, exist_ok=True)
@@ -123,7 +128,8 @@ def run_scenario(
     profile = wanted.profile
     with ExitStack() as stacked:
         progress = stacked.enter_context(Progress(sys.stderr))
-        asked = None
+        temporary = Path(stacked.enter_context(tempfile.TemporaryDirectory()))
+        asked = recorded = None
         if questions:
             with progress.step("which questions the model knows") as step:
                 from models import corpus
@@ -132,10 +138,12 @@ def run_scenario(
                     probing.Asked(one.text, one.language, one.intent)
                     for one in corpus.handwritten(name="fresh")
                 ]
-                those = probing.known(target, held_out, most=questions)
-                asked = Path(stacked.enter_context(tempfile.TemporaryDirectory())) / "questions.jsonl"
-                probing.write(asked, those)
-                step.detail(f"{len(those[0])} of {len(those[0]) + len(those[1])}")
+                asked = temporary / "questions.jsonl"
+                step.detail(probing.find_out(target, held_out, asked, most=questions))
+        if Users.VOICE in wanted.users:
+            with progress.step("which recordings it understands") as step:
+                recorded = temporary / "recordings.jsonl"
+                step.detail(probing.find_out(target, probing.recorded(), recorded))
         observer = _observer(namespace, server, context)
         if observer is not None:
             stacked.enter_context(observer)
@@ -152,10 +160,11 @@ def run_scenario(
             users={kind.value: weight for kind, weight in wanted.users.items()},
             points=profile.points,
             questions=str(asked) if asked is not None else None,
+            recordings=str(recorded) if recorded is not None else None,
             requests=str((folder / "requests.csv").absolute()),
         )
 
-        def tell(so_far: Figures) -> None:
+        def tell(so_far: SoFar) -> None:
             if breaker is not None and so_far.total:
                 breaker.begin()
             now = f"{breaker.now}: " if breaker is not None and breaker.now else ""
@@ -175,7 +184,7 @@ def run_scenario(
         partial=found.partial,
         faults=[finding(one) for one in came_to],
     )
-    from loadtests import report
+    from loadtests import histograms, report
 
     shown = report.Shown(
         name=name,
@@ -203,6 +212,8 @@ def run_scenario(
     (folder / "report.html").write_text(report.document(shown), encoding="utf-8")
     (folder / "junit.xml").write_text(report.junit(shown), encoding="utf-8")
     (folder / "result.json").write_text(json.dumps(result, indent=2), encoding="utf-8")
+    with (folder / "latency.hlog").open("w", encoding="utf-8") as file:
+        histograms.write(found.requests, file, begun)
     if output is Output.JSON:
         typer.echo(json.dumps(result, indent=2))
     else:

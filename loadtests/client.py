@@ -38,7 +38,7 @@ class Door:
         where = URL(url)
         if where.scheme not in ("http", "https") or not where.host:
             raise ValueError(f"{url!r} is no address; it must begin with http:// or https://")
-        self.url, self._timeout_s = url, timeout_s
+        self.url, self.timeout_s = url, timeout_s
         self._path = where.path.rstrip("/")
         self._client = HTTPClient.from_url(
             where, concurrency=MOST_CONNECTIONS, connection_timeout=timeout_s, network_timeout=timeout_s
@@ -47,14 +47,14 @@ class Door:
     def post(self, path: str, body: bytes, headers: Mapping[str, str]) -> Reply:
         """Whatever happens is a reply."""
         try:
-            with gevent.Timeout(self._timeout_s):
+            with gevent.Timeout(self.timeout_s):
                 response = self._client.request("POST", self._path + path, body, dict(headers))
                 try:
                     return Reply(response.status_code, bytes(response.read(MOST_BYTES)))
                 finally:
                     response.release()
         except gevent.Timeout:
-            return Reply(0, error=f"no answer in {self._timeout_s:g} s")
+            return Reply(0, error=f"no answer in {self.timeout_s:g} s")
         except Exception as error:  # of sockets, of TLS, of what is no HTTP
             return Reply(0, error=f"no answer: {type(error).__name__} {error}"[:200])
 

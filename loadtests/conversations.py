@@ -16,17 +16,21 @@ from dataclasses import dataclass
 from typing import Final
 
 MOST_TURNS: Final = 5
+MOST_CHANGES: Final = 2
+"""Of the model's version in a conversation."""
 THINK_S: Final = (1.0, 6.0)
 """From an answer until the next question, anything between."""
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """`intent`: what it is about, where that is known and the service is known to know it."""
+    """`intent`: what it is about, where that is known and the service is known to know it; `recording`: where it is
+    spoken, its name (`loadtests.spoken`)."""
 
     text: str
     language: str
     intent: str | None = None
+    recording: str | None = None
 
 
 @dataclass(slots=True)
@@ -37,6 +41,15 @@ class Conversation:
     language: str
     left: int
     turn: int = 0
+    version: str | None = None
+    changes: int = 0
+
+    def keeps_thread(self, version: str) -> bool:
+        """Whether an answer by this version of the model goes with those before it: a release gives a session to its
+        candidate, and may take it back, and that is all."""
+        self.changes += self.version not in (None, version)
+        self.version = version
+        return self.changes <= MOST_CHANGES
 
 
 class Conversations:

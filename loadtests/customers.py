@@ -10,6 +10,7 @@ import json
 import random
 import time
 import uuid
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Final
 
 import gevent
@@ -20,10 +21,11 @@ from locust.exception import StopTest
 from loadtests.agreed import TIMEOUT_S, Settings, settings
 from loadtests.arrivals import even, poisson
 from loadtests.client import Door, Reply
-from loadtests.conversations import Conversations, Question
+from loadtests.conversations import Conversation, Conversations, Question
 from loadtests.expected import wrong_with
 from loadtests.pacing import Pacer
 from loadtests.questions import questions
+from loadtests.spoken import request_of
 
 VERSION, LATE, FIRST = "version", "late_s", "first"
 """In a request's context: which version of the model answered; how long after it was due it was sent; why the first try
@@ -40,41 +42,56 @@ class Desk:
     """Puts the requests of one kind of customers, and tells Locust what they came to."""
 
     def __init__(
-        self, environment: Environment, name: str, doors: list[Door], more: dict[str, str], own: Settings
+        self,
+        environment: Environment,
+        name: str,
+        doors: list[Door],
+        asked: Mapping[str, Sequence[Question]],
+        more: Mapping[str, str],
+        own: Settings,
     ):
         self._environment, self._name, self._doors, self._more = environment, name, doors, more
         self._chance = random.Random(f"{own.seed} {name} {_worker(environment)}")  # noqa: S311
-        self._conversations = Conversations(questions(own.questions), self._chance)
+        self._conversations = Conversations(asked, self._chance)
         seed = f"{own.seed} arrivals {name} {_worker(environment)}"
         self.pacer = Pacer((even if own.arrivals == "even" else poisson)(seed), self.ask)
         self.per_user, self._again = own.per_user, own.again
         self.users = 0
+        self._closed = False
 
     def change(self, users: int) -> None:
         self.users += users
-        self.pacer.set_rate(self.users * self.per_user)
+        if not self._closed:
+            self.pacer.set_rate(self.users * self.per_user)
+
+    def close(self) -> int:
+        """No more is due: wait for what is still to be answered; how many weren't waited for."""
+        self._closed = True
+        return self.pacer.finish(
+            sum(door.timeout_s for door in (self._doors[0], self._doors[-1])) + 2 * PAUSE_S
+        )
 
     def ask(self, due: float) -> None:
         """One turn of somebody's conversation, which was due at that time (of `time.perf_counter`)."""
         begun = time.perf_counter()
         wall = time.time() - (begun - due)
         conversation, question = self._conversations.begin(begun)
-        body = json.dumps({"text": question.text, "language": question.language}).encode()
+        path, body, kind = request_of(question)
         headers = {
-            "Content-Type": "application/json",
+            **kind,
             "X-Session-Id": conversation.session,
             "Idempotency-Key": str(uuid.UUID(int=self._chance.getrandbits(128), version=4)),
             **self._more,
         }
         context: dict[str, Any] = {LATE: begun - due}
         first, second = self._doors[0], self._doors[-1]
-        reply = first.post("/v1/chat", body, headers)
-        problem = self._problem(reply, question, context)
+        reply = first.post(path, body, headers)
+        problem = self._problem(reply, conversation, question, context)
         if self._again and problem is not None and reply.status in AGAIN:
             context[FIRST] = problem
             gevent.sleep(self._chance.uniform(0, 2 * PAUSE_S))
-            reply = second.post("/v1/chat", body, headers)
-            problem = self._problem(reply, question, context)
+            reply = second.post(path, body, headers)
+            problem = self._problem(reply, conversation, question, context)
         ended = time.perf_counter()
         self._conversations.answered(conversation, ended)
         self._environment.events.request.fire(
@@ -89,21 +106,26 @@ class Desk:
             url=first.url,
         )
 
-    def _problem(self, reply: Reply, question: Question, context: dict[str, Any]) -> str | None:
+    def _problem(
+        self, reply: Reply, conversation: Conversation, question: Question, context: dict[str, Any]
+    ) -> str | None:
         """Why that is no answer."""
         try:
             answer = json.loads(reply.body) if reply.status else None
         except ValueError:
             answer = None
         if reply.status != 200:
-            code = ((answer or {}).get("error") or {}).get("code") if isinstance(answer, dict) else None
-            return reply.error or " ".join(filter(None, [str(reply.status), code]))
-        if (problem := wrong_with(answer, question.language)) is not None:
+            error = answer.get("error") if isinstance(answer, dict) else None
+            code = error.get("code") if isinstance(error, dict) else None
+            return reply.error or " ".join(map(str, filter(None, [reply.status, code])))[:200]
+        if problem := wrong_with(answer, question.language, spoken=question.recording is not None):
             return problem
         assert answer is not None  # noqa: S101 - else something was wrong with it
         if question.intent is not None and answer["intent"] != question.intent:
             return f"asked for {question.intent}, answered {answer['intent']}"
-        context[VERSION] = answer["model_version"]
+        context[VERSION] = version = answer["model_version"]
+        if not conversation.keeps_thread(version):
+            return f"answered by version {version}, to and fro within its conversation"
         return None
 
 
@@ -116,6 +138,7 @@ class Customers(User):
 
     abstract = True
     kind: ClassVar[str]
+    timeout_s: ClassVar[float] = TIMEOUT_S
     desks: ClassVar[dict[tuple[Environment, str], Desk]] = {}
     wait_time = constant(3600)
 
@@ -142,8 +165,8 @@ class Customers(User):
         """
         if not self.host:
             raise ValueError("which address? give --host")
-        doors = [Door(url) for url in self.addresses(own) if url]
-        return Desk(self.environment, self.kind, doors, self.headers(), own)
+        doors = [Door(url, timeout_s=self.timeout_s) for url in self.addresses(own) if url]
+        return Desk(self.environment, self.kind, doors, self.questions(own), self.headers(), own)
 
     def addresses(self, own: Settings) -> list[str | None]:
         """Where it asks, and where once more."""
@@ -152,11 +175,15 @@ class Customers(User):
     def headers(self) -> dict[str, str]:
         return {}
 
+    def questions(self, own: Settings) -> Mapping[str, Sequence[Question]]:
+        """What is asked, by language."""
+        return questions(own.questions)
+
 
 def close(environment: Environment) -> int:
     """When no more is due: wait for what is still to be answered. How many weren't waited for."""
     desks = [desk for (whose, _), desk in Customers.desks.items() if whose is environment]
-    return sum(desk.pacer.finish(2 * TIMEOUT_S + 2 * PAUSE_S) for desk in desks)
+    return sum(desk.close() for desk in desks)
 
 
 def _worker(environment: Environment) -> int:

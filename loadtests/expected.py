@@ -14,11 +14,15 @@ FIELDS: Final[dict[str, type | tuple[type, ...]]] = {
 }
 
 
-def wrong_with(answer: Any, language: str) -> str | None:
+SPOKEN: Final = {**FIELDS, "transcript": str}
+"""Of a question that was spoken."""
+
+
+def wrong_with(answer: Any, language: str, *, spoken: bool = False) -> str | None:
     """Why `answer` isn't what the service promises, None where it is."""
     if not isinstance(answer, dict):
         return "the answer is no JSON object"
-    for field, kind in FIELDS.items():
+    for field, kind in (SPOKEN if spoken else FIELDS).items():
         if not isinstance(answer.get(field), kind):
             return f"the answer's {field} is missing or of the wrong type"
     if not answer["answer"].strip():

@@ -17,11 +17,29 @@ from switchboard.requests import Request, percentile
 
 GOOD_WITHIN_S: Final = 0.3
 """The service level: an answer counts when it is right and as fast as this."""
+SPOKEN: Final = "voice"
+"""Who asks by voice, in a request's `who`."""
+SPOKEN_WITHIN_S: Final = 3.0
+"""The same for what was spoken: it is listened to first."""
 
 GOOD_SHARE: Final = 0.99
 """A second is within the service level when this share of the requests due in it were good."""
 
 _UNITS_S: Final[Mapping[str, float]] = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def within_level(request: Request) -> bool:
+    """Answered right, and in time."""
+    return request.failure is None and request.seconds <= _level_s(request)
+
+
+def levels_ms(requests: Iterable[Request]) -> list[float]:
+    """What that means for those who asked, in milliseconds."""
+    return sorted({_level_s(one) * 1000 for one in requests}) or [GOOD_WITHIN_S * 1000]
+
+
+def _level_s(request: Request) -> float:
+    return SPOKEN_WITHIN_S if request.who.startswith(SPOKEN) else GOOD_WITHIN_S
 
 
 class Sent(NamedTuple):
@@ -34,6 +52,14 @@ class Sent(NamedTuple):
     def of_all(several: Iterable[Sent]) -> Sent:
         found = list(several)
         return Sent(sum(one.offered for one in found), sum(one.dropped for one in found))
+
+
+class SoFar(NamedTuple):
+    """Of a run that goes on: requests that are through, how many failed, the 99th percentile of the last ones (ms)."""
+
+    total: int
+    failed: int
+    p99_ms: float | None = None
 
 
 class Figures(BaseModel):
@@ -83,7 +109,7 @@ def figures(
     for request in requests:
         second = math.floor(request.started_s)
         due[second] += 1
-        good[second] += request.failure is None and request.seconds <= GOOD_WITHIN_S
+        good[second] += within_level(request)
     failures = Counter(request.failure for request in requests if request.failure is not None)
     return Figures(
         offered=offered,
@@ -116,7 +142,7 @@ def by_second(requests: Sequence[Request]) -> list[tuple[int, int, int, int]]:
     for request in requests:
         row = found.setdefault(math.floor(request.started_s), [0, 0, 0])
         row[0] += 1
-        row[1] += request.failure is None and request.seconds <= GOOD_WITHIN_S
+        row[1] += within_level(request)
         row[2] += request.failure is not None
     return [(second, *found[second]) for second in sorted(found)]  # type: ignore[misc]
 

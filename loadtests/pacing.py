@@ -19,6 +19,13 @@ MOST_IN_FLIGHT = 20_000
 """Of one process. Beyond that requests are dropped, and counted so: it has no sockets for more."""
 
 
+NEAR_S = 0.0003
+"""A processor that sleeps takes a while to wake up: it is awake so long before a request is due, while answers that
+come have their turn."""
+AWAKE = 0.1
+"""But for no more of its time than that."""
+
+
 class Pacer:
     """Calls `send(due)` in a greenlet of its own for each request; `due` is of `clock`."""
 
@@ -33,6 +40,7 @@ class Pacer:
         self._arrivals, self._send, self._clock = arrivals, send, clock
         self._pool = Pool(most_in_flight)
         self._alarm = alarm()
+        self._priority = gevent.get_hub().loop.MAXPRI
         self._greenlet: gevent.Greenlet[..., None] | None = None
         self.offered = 0
         """So many were due."""
@@ -57,13 +65,19 @@ class Pacer:
         self._pool.join(timeout=within_s)
         left = len(self._pool)
         self._pool.kill(block=True)
+        if self._greenlet is not None:
+            self._greenlet.kill()
+            self._greenlet = None
         return left
 
     def _run(self) -> None:
         while True:
             wait_s = self._arrivals.due() - self._clock()
-            if wait_s > 0:
-                self._alarm.wait(wait_s)
+            near_s = min(NEAR_S, AWAKE / self.rate) if self.rate else 0.0
+            if wait_s > near_s:
+                self._alarm.wait(wait_s - near_s)
+            elif wait_s > 0:
+                gevent.idle(self._priority)  # a turn of the loop, in which sockets are looked at
             self._take(self._clock())
 
     def _take(self, now: float) -> None:

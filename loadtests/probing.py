@@ -17,15 +17,20 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from loadtests.expected import wrong_with
+from loadtests.spoken import audio, recordings
 from switchboard import questions
 from switchboard.errors import SwitchboardError
 
 LOCAL = "local"
 AT_ONCE = 4
 PATIENCE_S = 10.0
+SPOKEN_PATIENCE_S = 60.0
+"""A service of which there is none while nobody speaks has to start."""
+NOT_FOUND, TOO_MANY = 404, 429
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,11 @@ class Asked:
     text: str
     language: str
     intent: str
+    recording: str | None = None
+    """Where it is spoken."""
+
+    def __str__(self) -> str:
+        return "a question" if self.recording is None else f"the recording {self.recording}"
 
 
 def check_target(url: str, stack: str, *, what: str = "--target") -> None:
@@ -64,25 +74,44 @@ def check_target(url: str, stack: str, *, what: str = "--target") -> None:
         raise SwitchboardError(f"{what} {url} is no chat service of Switchboard's: {problem}")
 
 
+def check_voice(url: str, *, what: str = "--target") -> None:
+    """Whether a target that answers what is written answers what is spoken, too.
+
+    Raises:
+        SwitchboardError: it doesn't.
+    """
+    asked = recorded()[0]
+    try:
+        answer = _answer(url, asked)
+    except questions.Refused as error:
+        if error.status == NOT_FOUND:
+            raise SwitchboardError(
+                f"{what} {url} has no voice service: it knows no {questions.VOICE_PATH}",
+                "declare one in the stack, or leave `voice` out of the scenario's users",
+            ) from None
+        raise SwitchboardError(f"{what} {url} refuses {asked}: {error.status} {error.reason}") from None
+    except questions.NoAnswer as error:
+        raise SwitchboardError(f"{what} {url} doesn't answer {asked}: {error}") from None
+    if problem := wrong_with(answer, asked.language, spoken=True):
+        raise SwitchboardError(f"{what} {url} is no voice service of Switchboard's: {problem}")
+
+
 def known(url: str, asked: Sequence[Asked], *, most: int, seed: int = 1) -> tuple[list[Asked], list[Asked]]:
     """Of so many of these questions: those that the service knows, and those that it doesn't.
 
     Raises:
-        SwitchboardError: it doesn't answer.
+        SwitchboardError: it refuses one, or doesn't answer.
     """
     chosen = random.Random(seed).sample(list(asked), min(most, len(asked)))  # noqa: S311
 
     def right(one: Asked) -> bool:
-        deadline = time.monotonic() + PATIENCE_S
-        while True:
-            try:
-                body = questions.put(url, one.text, language=one.language, timeout_s=PATIENCE_S).body
-            except (questions.NoAnswer, questions.Refused) as error:
-                if time.monotonic() > deadline:
-                    raise SwitchboardError(f"{url} doesn't answer a question: {error}") from None
-                time.sleep(0.2)  # nothing tells when it is less busy
-                continue
-            return isinstance(body, dict) and body.get("intent") == one.intent
+        try:
+            body = _answer(url, one)
+        except questions.Refused as error:
+            raise SwitchboardError(f"{url} refuses {one}: {error.status} {error.reason}") from None
+        except questions.NoAnswer as error:
+            raise SwitchboardError(f"{url} doesn't answer {one}: {error}") from None
+        return isinstance(body, dict) and body.get("intent") == one.intent
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
         answers = list(pool.map(right, chosen))
@@ -92,11 +121,45 @@ def known(url: str, asked: Sequence[Asked], *, most: int, seed: int = 1) -> tupl
     )
 
 
-def write(file: Path, those: tuple[Sequence[Asked], Sequence[Asked]]) -> None:
-    """As `loadtests.questions` reads them: of those that the service doesn't know, any intent is as good."""
-    known_ones, others = those
-    lines = [asdict(one) for one in known_ones] + [{**asdict(one), "intent": None} for one in others]
+def recorded() -> list[Asked]:
+    """All recordings."""
+    return [Asked(one.text, one.language, str(one.intent), one.recording) for one in recordings()]
+
+
+def find_out(url: str, asked: Sequence[Asked], file: Path, *, most: int | None = None) -> str:
+    """Which of them the service knows, into a file as `loadtests.questions` reads it (of those that it doesn't know,
+    any intent is as good); in words.
+
+    Raises:
+        SwitchboardError: it doesn't answer.
+    """
+    good, others = known(url, asked, most=len(asked) if most is None else most)
+    lines = [asdict(one) for one in good] + [{**asdict(one), "intent": None} for one in others]
     file.write_text("".join(json.dumps(one, ensure_ascii=False) + "\n" for one in lines), encoding="utf-8")
+    return f"{len(good)} of {len(lines)}"
+
+
+def _answer(url: str, asked: Asked) -> Any:
+    """The answer's body. A service that is busy, or has to start, is waited for.
+
+    Raises:
+        Refused, NoAnswer: as `questions.put`.
+    """
+    patience_s = PATIENCE_S if asked.recording is None else SPOKEN_PATIENCE_S
+    deadline = time.monotonic() + patience_s
+    while True:
+        try:
+            if asked.recording is None:
+                return questions.put(url, asked.text, language=asked.language, timeout_s=patience_s).body
+            said = audio(asked.recording)
+            return questions.say(url, said, language=asked.language, timeout_s=patience_s).body
+        except questions.Refused as error:
+            if not (error.status == TOO_MANY or error.status >= 500) or time.monotonic() > deadline:
+                raise
+        except questions.NoAnswer:
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(0.2)  # nothing tells when it is less busy
 
 
 def _is_here(host: str) -> bool:

@@ -8,10 +8,12 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from loadtests.conversations import Question
+from loadtests.spoken import recordings
 
 QUESTIONS: Final[dict[str, tuple[str, ...]]] = {
     "en": (
@@ -58,6 +60,20 @@ def questions(file: str | None = None) -> Mapping[str, Sequence[Question]]:
         return {
             language: [Question(text, language) for text in texts] for language, texts in QUESTIONS.items()
         }
+    return _read(file)
+
+
+def spoken(file: str | None = None) -> Mapping[str, Sequence[Question]]:
+    """The same of recordings; without a file all that there are, and whatever they are taken for is as good."""
+    if file is not None:
+        return _read(file)
+    found: dict[str, list[Question]] = defaultdict(list)
+    for one in recordings():
+        found[one.language].append(replace(one, intent=None))
+    return found
+
+
+def _read(file: str) -> Mapping[str, Sequence[Question]]:
     found: dict[str, list[Question]] = defaultdict(list)
     for line in Path(file).read_text(encoding="utf-8").splitlines():
         one = Question(**json.loads(line))

@@ -1,6 +1,6 @@
 """Notes every request of a Locust run and leaves the run's figures in a file, for the process that started it.
 
-The file (`Settings.result`) is replaced each second with the figures so far (`done` false), and once more at the end.
+The file (`Settings.result`) is replaced each second with how far it is (`so_far`), and at the end with the `figures`.
 Of several processes the one that leads them writes it; the others tell it what they noted with Locust's own reports.
 """
 
@@ -14,16 +14,23 @@ from pathlib import Path
 from typing import Any, Final
 
 import gevent
+from gevent.event import Event
 from locust.env import Environment
-from locust.runners import MasterRunner, WorkerRunner
+from locust.runners import STATE_MISSING, MasterRunner, WorkerRunner
 
-from loadtests.agreed import Settings, settings
+from loadtests.agreed import SPOKEN_TIMEOUT_S, Settings, settings
 from loadtests.customers import FIRST, LATE, VERSION, Customers, close
-from loadtests.figures import Sent, by_second, figures
-from switchboard.requests import Request, write
+from loadtests.figures import Sent, SoFar, by_second, figures
+from switchboard.requests import Request, percentile, write
 
 TOLD: Final = "switchboard"
 """In a report to the process that leads: the requests since the last one, and what was sent of how many by now."""
+
+FINISH, FINISHED = "switchboard-finish", "switchboard-finished"
+"""Messages of the process that leads to the others, and back."""
+FINISH_S: Final = 2 * SPOKEN_TIMEOUT_S + 5.0
+LAST: Final = 500
+"""So many requests say how fast it is now."""
 
 _YOUNG: Final = 10_000
 """So many new objects are searched for garbage at once."""
@@ -45,6 +52,13 @@ class Recorder:
         events.report_to_master.add_listener(self._tell)
         events.worker_report.add_listener(self._told)
         events.quitting.add_listener(self._quit)
+        self._working: set[str] = set()
+        self._all_finished = Event()
+        runner = environment.runner
+        if isinstance(runner, MasterRunner):
+            runner.register_message(FINISHED, self._finished)
+        elif isinstance(runner, WorkerRunner):
+            runner.register_message(FINISH, self._finish, concurrent=True)
 
     @classmethod
     def install(cls, environment: Environment, **_: Any) -> None:
@@ -59,7 +73,32 @@ class Recorder:
 
     def _stop(self, **_: Any) -> None:
         self._ended_s = time.time()
-        close(self._environment)
+        runner = self._environment.runner
+        if isinstance(runner, MasterRunner):
+            self._wait_for_workers(runner)
+        else:
+            close(self._environment)
+
+    def _wait_for_workers(self, runner: MasterRunner) -> None:
+        """Locust's own farewell gives them half a second for what is still to be answered."""
+        self._working = {one.id for one in runner.clients.all if one.state != STATE_MISSING}
+        self._all_finished.clear()
+        if self._working:
+            runner.send_message(FINISH)
+            self._all_finished.wait(FINISH_S)
+
+    def _finish(self, environment: Environment, msg: Any, **_: Any) -> None:
+        """In a worker: all that was due is answered, or given up, and told."""
+        close(environment)
+        data: dict[str, Any] = {}
+        self._tell("", data)
+        environment.runner.send_message(FINISHED, data)
+
+    def _finished(self, environment: Environment, msg: Any, **_: Any) -> None:
+        self._told(msg.node_id, msg.data)
+        self._working.discard(msg.node_id)
+        if not self._working:
+            self._all_finished.set()
 
     def _request(
         self,
@@ -97,30 +136,35 @@ class Recorder:
     def _report(self) -> None:
         while self._ended_s is None:
             gevent.sleep(1)
-            self._write(done=False)
+            self._leave({"so_far": self._so_far()})
 
     def _quit(self, **_: Any) -> None:
         if self._own.result is not None and not isinstance(self._environment.runner, WorkerRunner):
-            self._write(done=True)
+            self._write()
 
-    def _write(self, *, done: bool) -> None:
+    def _so_far(self) -> SoFar:
+        """What is due meanwhile goes out late, so no run is sorted through for it."""
+        last = sorted(one.seconds for one in self._requests[-LAST:])
+        return SoFar(len(self._requests), self._failed, percentile(last, 99) * 1000 if last else None)
+
+    def _write(self) -> None:
         ended = self._ended_s or time.time()
         duration_s = ended - self._started_s if self._started_s is not None else 0.0
         leads = isinstance(self._environment.runner, MasterRunner)
         sent = Sent.of_all(self._sent.values()) if leads else self._own_sent()
-        # A long run isn't sorted through each second: the live line needs counts, the end needs the rest.
-        found = figures(self._requests if done else self._requests[-1000:], duration_s, sent, self._started_s)
-        if not done:
-            found = found.model_copy(update={"total": len(self._requests), "failed": self._failed})
-        if done and self._own.seconds is not None:
+        found = figures(self._requests, duration_s, sent, self._started_s)
+        if self._own.seconds is not None:
             rows = ("second,due,good,failed", *(",".join(map(str, row)) for row in by_second(self._requests)))
             Path(self._own.seconds).write_text("\n".join(rows) + "\n")
-        if done and self._own.requests is not None:
+        if self._own.requests is not None:
             with Path(self._own.requests).open("w", newline="") as file:
                 write(self._requests, file)
+        self._leave({"figures": found.model_dump()})
+
+    def _leave(self, document: dict[str, Any]) -> None:
         result = Path(str(self._own.result))
         partial = result.with_suffix(".partial")
-        partial.write_text(json.dumps({"done": done, "figures": found.model_dump()}))
+        partial.write_text(json.dumps(document))
         partial.replace(result)
 
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 from xml.etree import ElementTree
 
 from loadtests.faults import FAULTS
-from loadtests.figures import GOOD_WITHIN_S, Figures, by_second, table
+from loadtests.figures import Figures, by_second, levels_ms, table
 from loadtests.observing import Look
 from loadtests.outcomes import Outcome
 from loadtests.profile import Span
@@ -241,7 +241,8 @@ def _latencies(axis: Any, shown: Shown) -> None:
         axis.plot(
             [(window + 0.5) * width for window in at], values, lw=1.0, color=colour, label=f"p{percent}"
         )
-    axis.axhline(GOOD_WITHIN_S * 1000, color="#c92a2a", lw=0.8, ls="--")
+    for level in levels_ms(shown.requests):
+        axis.axhline(level, color="#c92a2a", lw=0.8, ls="--")
     axis.set_yscale("log")
     axis.set_ylabel("ms")
     axis.legend(fontsize=8, loc="upper right", ncols=3)

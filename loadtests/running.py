@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from loadtests.agreed import Settings
-from loadtests.figures import Figures
+from loadtests.figures import Figures, SoFar
 from switchboard import requests
 from switchboard.errors import SwitchboardError
 from switchboard.requests import Request
@@ -24,7 +24,8 @@ LEVELS: Final = 200
 """Locust's users at the highest rate: it is set in so many steps."""
 STOP_WITHIN_S: Final = 60.0
 """How much longer than its duration a run may take (start of Locust, the last answers, the report)."""
-END_S: Final = 15.0
+END_S: Final = 45.0
+"""From SIGTERM on: what is under way is answered, or given up, before the figures are there."""
 
 
 class Run:
@@ -40,7 +41,7 @@ def run(
     *,
     processes: int = 1,
     html: Path | None = None,
-    on_progress: Callable[[Figures], Any] = lambda _: None,
+    on_progress: Callable[[SoFar], Any] = lambda _: None,
 ) -> Run:
     """Put customers on `url` as `settings` say, whose `points` say for how long.
 
@@ -86,24 +87,24 @@ def run(
                 partial = True
             finally:
                 _end(child)
-        found = _read(result)
-        if found is None or not found[0] or (child.returncode != 0 and not partial):
+        found = _read(result).get("figures")
+        if found is None or (child.returncode != 0 and not partial):
             tail = "\n".join(log.read_text(errors="replace").strip().splitlines()[-10:])
             raise SwitchboardError(f"the load test failed (exit code {child.returncode}):\n{tail}")
         with each.open(newline="") as file:
-            return Run(found[1], requests.read(file), partial=partial)
+            return Run(Figures.model_validate(found), requests.read(file), partial=partial)
 
 
 def _watch(
-    child: subprocess.Popen[bytes], result: Path, deadline_s: float, on_progress: Callable[[Figures], Any]
+    child: subprocess.Popen[bytes], result: Path, deadline_s: float, on_progress: Callable[[SoFar], Any]
 ) -> bool:
     """Whether it ended by itself, and in time."""
     while child.poll() is None and time.monotonic() < deadline_s:
         try:
             child.wait(1)
         except subprocess.TimeoutExpired:
-            if (found := _read(result)) is not None:
-                on_progress(found[1])
+            if (so_far := _read(result).get("so_far")) is not None:
+                on_progress(SoFar(*so_far))
     return child.poll() is not None
 
 
@@ -117,9 +118,10 @@ def _end(child: subprocess.Popen[bytes]) -> None:
             child.wait()
 
 
-def _read(result: Path) -> tuple[bool, Figures] | None:
+def _read(result: Path) -> dict[str, Any]:
+    """What the recorder has left; nothing where it hasn't begun."""
     try:
-        document = json.loads(result.read_text())
+        found: dict[str, Any] = json.loads(result.read_text())
     except OSError:
-        return None
-    return document["done"], Figures.model_validate(document["figures"])
+        return {}
+    return found

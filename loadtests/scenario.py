@@ -55,6 +55,7 @@ class Users(StrEnum):
     CHAT = "chat"
     EDGE = "edge"
     TESTER = "tester"
+    VOICE = "voice"
 
 
 class Arrivals(StrEnum):

@@ -1,4 +1,4 @@
-"""A customer's question to the chat service, as its callers put it: one turn, over plain HTTP.
+"""A customer's question, written or spoken, as those put it who ask the services: one turn, over plain HTTP.
 
 What goes wrong is told apart: a server's refusal (`Refused`), and no answer at all (`NoAnswer`). Whether to ask again,
 and what to tell a person, is the caller's to decide.
@@ -6,6 +6,7 @@ and what to tell a person, is the caller's to decide.
 
 from __future__ import annotations
 
+import http.client
 import json
 import time
 import urllib.error
@@ -15,6 +16,9 @@ from dataclasses import dataclass
 from typing import Any
 
 PATH = "/v1/chat"
+VOICE_PATH = "/v1/voice"
+AUDIO = "audio/wav"
+"""What a spoken question is."""
 
 
 class Refused(Exception):
@@ -63,14 +67,23 @@ def put(
         NoAnswer: refused, timed out, broken off, or no JSON.
     """
     body = {"text": text} if language is None else {"text": text, "language": language}
+    headers = {"Content-Type": "application/json", "X-Session-Id": session or uuid.uuid4().hex}
+    return _post(url.rstrip("/") + PATH, json.dumps(body).encode(), headers, timeout_s)
+
+
+def say(url: str, recording: bytes, *, language: str, timeout_s: float = 30.0) -> Answered:
+    """The same with a question that was recorded (WAV).
+
+    Raises:
+        Refused, NoAnswer: as `put`.
+    """
+    headers = {"Content-Type": AUDIO, "Content-Language": language, "X-Session-Id": uuid.uuid4().hex}
+    return _post(url.rstrip("/") + VOICE_PATH, recording, headers, timeout_s)
+
+
+def _post(url: str, body: bytes, headers: dict[str, str], timeout_s: float) -> Answered:
     request = urllib.request.Request(  # noqa: S310 - the caller has checked the scheme
-        url.rstrip("/") + PATH,
-        data=json.dumps(body).encode(),
-        headers={
-            "Content-Type": "application/json",
-            "X-Session-Id": session or uuid.uuid4().hex,
-            "Idempotency-Key": uuid.uuid4().hex,
-        },
+        url, data=body, headers={**headers, "Idempotency-Key": uuid.uuid4().hex}
     )
     started = time.monotonic()
     try:
@@ -78,5 +91,5 @@ def put(
             return Answered(json.load(response), time.monotonic() - started)
     except urllib.error.HTTPError as error:
         raise Refused(error.code, error.read(2000).decode(errors="replace").strip()) from None
-    except (OSError, ValueError) as error:
-        raise NoAnswer(str(getattr(error, "reason", None) or error)) from None
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        raise NoAnswer(str(getattr(error, "reason", None) or error) or type(error).__name__) from None

@@ -1,11 +1,13 @@
-"""A chat service that can misbehave as the real one can't be made to: slow, wrong, refusing."""
+"""A service of chat and voice that can misbehave as the real one can't be made to: slow, wrong, refusing."""
 
 from __future__ import annotations
 
+import io
 import itertools
 import json
 import threading
 import time
+import wave
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -28,6 +30,10 @@ class Remote:
     sessions: set[str] = field(default_factory=set)
     keys: list[str] = field(default_factory=list)
     arms: set[str | None] = field(default_factory=set)
+    listens: bool = True
+    """There is a voice service, too."""
+    heard: list[tuple[str, float]] = field(default_factory=list)
+    """Of each recording its language, and its length in seconds."""
     forget_after: int | None = None
     """From this request on it takes everything for something else."""
 
@@ -41,8 +47,12 @@ def remote() -> Iterator[Remote]:
         protocol_version = "HTTP/1.1"
 
         def do_POST(self) -> None:
-            asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            state.asked.append(asked)
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            if self.path == "/v1/voice":
+                asked = self.listened(body)
+            else:
+                asked = json.loads(body)
+                state.asked.append(asked)
             state.sessions.add(self.headers["X-Session-Id"])
             state.keys.append(self.headers["Idempotency-Key"])
             state.arms.add(self.headers["X-Switchboard-Arm"])
@@ -50,13 +60,16 @@ def remote() -> Iterator[Remote]:
             if bad:
                 time.sleep(state.delay_s)
             status = state.status if bad else 200
+            if "transcript" in asked and not state.listens:
+                status = 404
             document: dict[str, Any] = {"error": {"code": "overloaded", "message": ""}}
             if status == 200:
                 document = {"intent": "greeting", "confidence": 1.0, "answer": "Hello!", "handover": False}
-                if state.forget_after is not None and len(state.asked) > state.forget_after:
+                put = len(state.asked) + len(state.heard)
+                if state.forget_after is not None and put > state.forget_after:
                     document["intent"] = "balance"
                 document |= {
-                    "language": asked["language"],
+                    **asked,
                     "model_version": "1",
                     **(state.answer if bad else {}),
                 }
@@ -66,6 +79,14 @@ def remote() -> Iterator[Remote]:
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
+
+        def listened(self, body: bytes) -> dict[str, Any]:
+            assert self.headers["Content-Type"] == "audio/wav"
+            language = self.headers["Content-Language"]
+            with wave.open(io.BytesIO(body)) as audio:
+                assert (audio.getframerate(), audio.getsampwidth(), audio.getnchannels()) == (8000, 2, 1)
+                state.heard.append((language, audio.getnframes() / audio.getframerate()))
+            return {"language": language, "transcript": "hello there"}
 
         def log_message(self, format: str, *args: object) -> None:
             pass

@@ -73,3 +73,19 @@ def test_the_same_seed_asks_the_same() -> None:
 def test_nothing_to_ask() -> None:
     with pytest.raises(ValueError, match="nothing to ask"):
         Conversations({"en": []}, random.Random(1))
+
+
+@pytest.mark.parametrize(
+    ("versions", "kept"),
+    [
+        pytest.param("1111", "yyyy", id="one"),
+        pytest.param("1122", "yyyy", id="given to a candidate"),
+        pytest.param("1221", "yyyy", id="and taken back"),
+        pytest.param("1212", "yyyn", id="to and fro"),
+        pytest.param("12121", "yyynn", id="for good"),
+        pytest.param("1231", "yyyn", id="of three"),
+    ],
+)
+def test_a_thread(versions: str, kept: str) -> None:
+    conversation = Conversation("session", "en", left=3)
+    assert "".join("ny"[conversation.keeps_thread(version)] for version in versions) == kept

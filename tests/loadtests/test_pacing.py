@@ -116,3 +116,30 @@ def test_a_rate_may_change_at_any_time(rates: tuple[float, ...]) -> None:
         """
     )
     assert abs(int(found) - 125) <= 1
+
+
+def test_answers_have_their_turn_while_the_next_request_is_near() -> None:
+    """It stays awake for the last second here, and what comes meanwhile is taken at once."""
+    found = told(
+        """
+        import os
+        from gevent.socket import wait_read
+        from loadtests import pacing
+        pacing.NEAR_S, pacing.AWAKE = 1.0, 1.0
+        come = []
+        def reads(end):
+            wait_read(end)
+            come.append(time.perf_counter())
+        end, other = os.pipe()
+        pacer = Pacer(Arrivals(lambda: 1.0, first=1.0), lambda due: come.append(None))
+        gevent.spawn(reads, end)
+        pacer.set_rate(1.0)
+        gevent.sleep(0.2)
+        written = time.perf_counter()
+        os.write(other, b"x")
+        while not come:
+            gevent.sleep(0.01)
+        print(come[0] is not None and come[0] - written < 0.1)
+        """
+    )
+    assert found == "True"

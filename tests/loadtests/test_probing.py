@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from loadtests import probing
-from loadtests.probing import Asked, check_target, known
-from loadtests.questions import questions
+from loadtests.probing import Asked, check_target, check_voice, find_out, known, recorded
+from loadtests.questions import questions, spoken
 from switchboard.errors import SwitchboardError
 from tests.loadtests.conftest import Remote
 
@@ -59,7 +59,7 @@ def test_a_question_is_known_if_it_is_answered_right(remote: Remote, tmp_path: P
     found = known(remote.url, [HELLO, LOST], most=10)
     assert found == ([HELLO], [LOST])
     file = tmp_path / "questions.jsonl"
-    probing.write(file, found)
+    assert find_out(remote.url, [HELLO, LOST], file) == "1 of 2"
     read = questions(str(file))
     assert [(one.text, one.intent) for one in read["en"]] == [(HELLO.text, "greeting"), (LOST.text, None)]
 
@@ -77,3 +77,50 @@ def test_one_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(probing, "PATIENCE_S", 0.3)
     with pytest.raises(SwitchboardError, match="doesn't answer a question"):
         known("http://127.38.0.5:1", [HELLO], most=1)
+
+
+def test_a_voice_service(remote: Remote, tmp_path: Path) -> None:
+    check_voice(remote.url)
+    assert len(remote.heard) == 1
+    file = tmp_path / "recordings.jsonl"
+    some = [
+        Asked("hello there", "en", "greeting", "en-human"),
+        Asked("我想直接跟客服说", "zh", "human_agent", "zh-human"),
+    ]
+    assert find_out(remote.url, some, file) == "1 of 2"
+    read = spoken(str(file))
+    assert [(one.recording, one.intent) for one in read["en"]] == [("en-human", "greeting")]
+    assert [(one.recording, one.intent) for one in read["zh"]] == [("zh-human", None)]
+
+
+def test_where_there_is_none(remote: Remote) -> None:
+    remote.listens = False
+    with pytest.raises(SwitchboardError, match=r"--target .* has no voice service: it knows no /v1/voice"):
+        check_voice(remote.url)
+
+
+def test_one_that_does_not_say_what_it_heard(remote: Remote) -> None:
+    remote.answer = {"transcript": None}
+    with pytest.raises(
+        SwitchboardError, match="is no voice service of Switchboard's: the answer's transcript"
+    ):
+        check_voice(remote.url)
+
+
+@pytest.mark.parametrize("status", [413, 503])
+def test_one_that_refuses_recordings(remote: Remote, monkeypatch: pytest.MonkeyPatch, status: int) -> None:
+    monkeypatch.setattr(probing, "SPOKEN_PATIENCE_S", 0.3)
+    remote.status = status
+    name = recorded()[0].recording
+    with pytest.raises(SwitchboardError, match=f"refuses the recording {name}: {status}"):
+        check_voice(remote.url)
+    with pytest.raises(SwitchboardError, match=f"refuses the recording {name}: {status}"):
+        known(remote.url, recorded()[:1], most=1)
+    # One that is busy is asked again for a while; one that won't take it isn't.
+    assert (len(remote.heard) > 2) == (status == 503)
+
+
+def test_one_that_has_to_start_is_waited_for(remote: Remote) -> None:
+    remote.status, remote.every = 503, 10**6  # at the first request
+    check_voice(remote.url)
+    assert len(remote.heard) == 2

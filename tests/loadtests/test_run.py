@@ -16,13 +16,15 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from loadtests import verdict
+from loadtests import probing, verdict
 from loadtests.cli import app
 from loadtests.probing import Asked
+from loadtests.spoken import recordings
 from models import corpus
 from switchboard import questions, requests
 from switchboard.errors import SwitchboardError
 from tests.loadtests.conftest import Remote
+from tests.loadtests.test_histograms import read as logged
 from tests.pods import until
 
 LONG_S = 120.0
@@ -76,6 +78,7 @@ def test_a_scenario_that_holds_and_what_it_leaves(remote: Remote, tmp_path: Path
     with (out / "requests.csv").open() as file:
         each = requests.read(file)
     assert len(each) == found["figures"]["total"] == found["figures"]["offered"]
+    assert sum(one.get_total_count() for one in logged(out / "latency.hlog")) == len(each)
     assert 60 <= len(each) <= 150  # a hundred by chance
     assert found["figures"]["late_p99_ms"] is not None
     assert "Load test own: pass" in (out / "report.html").read_text()
@@ -140,6 +143,70 @@ def test_where_the_first_address_is_lost_the_other_answers(remote: Remote, tmp_p
     assert who == {"chat", "edge cn-beijing", "tester"}
     assert "candidate" in remote.arms
     assert None in remote.arms
+
+
+def test_callers_upload_what_they_say(remote: Remote, tmp_path: Path) -> None:
+    wanted = scenario(tmp_path, users={"voice": 1}, claims={"availability": 0.9, "latency": {"p90": "3s"}})
+    remote.answer, remote.delay_s = (
+        {},
+        0.5,
+    )  # slower than what is written may be, and in time for what is spoken
+    code, found = run(wanted, "--target", remote.url, "--out", str(tmp_path), "--questions", "0")
+    assert (code, found["figures"]["failed"]) == (0, 0)
+    assert found["figures"]["seconds_within_level"] > 0
+    with (tmp_path / "requests.csv").open() as file:
+        each = requests.read(file)
+    assert {one.who for one in each} == {"voice en", "voice zh"}
+    # Each recording was put once before, and the first one twice.
+    assert len(remote.heard) == len(each) + len(recordings()) + 1
+    assert all(0.5 < length_s < 10 for _, length_s in remote.heard)
+
+
+def test_callers_need_someone_who_listens(remote: Remote, tmp_path: Path) -> None:
+    remote.listens = False
+    wanted = scenario(tmp_path, users={"chat": 1, "voice": 1})
+    with pytest.raises(SwitchboardError, match="has no voice service"):
+        run(wanted, "--target", remote.url, "--out", str(tmp_path), "--questions", "0")
+    assert len(remote.asked) == 1, "before any load"
+
+
+def test_a_recording_that_is_not_understood_any_more_has_failed(
+    remote: Remote, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """This service takes everything for a greeting, and from some time on for something else."""
+    greetings = [
+        Asked("Is there an actual human I could chat with?", "en", "greeting", "en-human"),
+        Asked("我想直接跟客服说", "zh", "greeting", "zh-human"),
+    ]
+    monkeypatch.setattr(probing, "recorded", lambda: greetings)
+    remote.forget_after = 10
+    code, found = run(
+        *(scenario(tmp_path, users={"voice": 1}, claims={"availability": 0.9}), "--target", remote.url),
+        *("--out", str(tmp_path), "--questions", "0"),
+    )
+    assert code == 1
+    assert set(found["figures"]["failures"]) == {"asked for greeting, answered balance"}
+
+
+def test_one_that_does_not_say_what_it_heard_has_failed(remote: Remote, tmp_path: Path) -> None:
+    remote.answer, remote.every = {"transcript": 5}, 3
+    code, found = run(
+        *(scenario(tmp_path, users={"voice": 1}, claims={"availability": 0.9}), "--target", remote.url),
+        *("--out", str(tmp_path), "--questions", "0"),
+    )
+    assert code != 0
+    assert set(found["figures"]["failures"]) == {"the answer's transcript is missing or of the wrong type"}
+
+
+def test_several_processes_tell_of_the_last_request_too(remote: Remote, tmp_path: Path) -> None:
+    """Which is answered long after the load has ended."""
+    remote.delay_s = 1.5
+    wanted = scenario(tmp_path, users={"voice": 1}, claims={"availability": 0.9})
+    code, found = run(
+        *(wanted, "--target", remote.url, "--out", str(tmp_path), "--questions", "0", "--processes", "2")
+    )
+    figures = found["figures"]
+    assert (code, figures["failed"], figures["total"]) == (0, 0, figures["offered"])
 
 
 def test_several_processes_make_one_run(remote: Remote, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ def test_those_that_come_with_switchboard_can_prove_what_they_claim(name: str) -
 
 
 def test_there_are_those_that_are_promised() -> None:
-    assert {"smoke", "peak-5x", "spike", "soak", "trace", "canary", "faults"} <= set(names())
+    assert {"smoke", "peak-5x", "spike", "soak", "trace", "canary", "faults", "voice"} <= set(names())
 
 
 GOOD: dict[str, Any] = {
