@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import bisect
 import math
-import statistics
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 CONFIDENCE: Final = 0.95
 BLOCK_S: Final = 10
@@ -97,20 +96,37 @@ def clustered(
     return float(min(1.0, np.quantile(shares, confidence, method="higher")))
 
 
-def mean_at_most(values: Sequence[float], confidence: float = CONFIDENCE) -> float:
-    """What the mean of what these are a sample of exceeds with a probability of `1 - confidence` at most ("Student",
-    "The probable error of a mean", Biometrika 6, 1908).
+def more_at_most(
+    pairs: Sequence[tuple[Sequence[float], Sequence[float]]], percent: float, confidence: float = CONFIDENCE
+) -> tuple[float, float]:
+    """By how much a percentile of the first of each pair's values is above that of the second's, all pairs taken
+    together; and what that exceeds with a probability of about `1 - confidence` at most, where pairs are drawn anew
+    (what disturbs a machine for seconds disturbs a block of values, so that values can't be drawn by themselves).
 
     Raises:
-        ValueError: fewer than two of them.
+        ValueError: fewer than two pairs, or one of nothing.
     """
-    if len(values) < 2:
-        raise ValueError(f"a mean's bound takes two values at least, not {len(values)}")
+    if len(pairs) < 2 or not all(first and second for first, second in pairs):
+        raise ValueError("a bound of a difference takes two pairs of values at least")
     _check(0, 0, confidence)
-    from scipy.special import stdtrit
+    import numpy as np
 
-    error = statistics.stdev(values) / math.sqrt(len(values))
-    return statistics.fmean(values) + float(stdtrit(len(values) - 1, confidence)) * error
+    random = np.random.default_rng(SEED)
+    drawn = [range(len(pairs)), *random.integers(0, len(pairs), size=(DRAWS, len(pairs)))]
+    found = []
+    for which in (0, 1):
+        blocks = [np.asarray(pair[which], dtype=float) for pair in pairs]
+        taken = (np.concatenate([blocks[number] for number in one]) for one in drawn)
+        found.append([_nearest_rank(values, percent) for values in taken])
+    more = np.subtract(found[0], found[1])
+    return float(more[0]), float(np.quantile(more[1:], confidence, method="higher"))
+
+
+def _nearest_rank(values: Any, percent: float) -> float:
+    """As `switchboard.requests.percentile`, of an array that needs no order."""
+    rank = max(0, math.ceil(len(values) * percent / 100) - 1)
+    values.partition(rank)
+    return float(values[rank])
 
 
 def _check(failed: int, requests: int, confidence: float) -> None:
