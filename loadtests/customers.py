@@ -64,9 +64,14 @@ class Desk:
         if not self._closed:
             self.pacer.set_rate(self.users * self.per_user)
 
-    def close(self) -> int:
-        """No more is due: wait for what is still to be answered; how many weren't waited for."""
+    def end(self) -> None:
+        """No more is due, whatever becomes of the users."""
         self._closed = True
+        self.pacer.set_rate(0.0)
+
+    def close(self) -> int:
+        """Wait for what is still to be answered; how many weren't waited for."""
+        self.end()
         return self.pacer.finish(
             sum(door.timeout_s for door in (self._doors[0], self._doors[-1])) + 2 * PAUSE_S
         )
@@ -178,6 +183,12 @@ class Customers(User):
     def questions(self, own: Settings) -> Mapping[str, Sequence[Question]]:
         """What is asked, by language."""
         return questions(own.questions)
+
+
+def end_all() -> None:
+    """Of this process, at the end of a run: to stop its users takes Locust longer than a request may be late."""
+    for desk in Customers.desks.values():
+        desk.end()
 
 
 def close(environment: Environment) -> int:

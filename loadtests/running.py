@@ -22,6 +22,8 @@ from switchboard.requests import Request
 
 LEVELS: Final = 200
 """Locust's users at the highest rate: it is set in so many steps."""
+STEADY_LEVELS: Final = 10
+"""Where it stays the same, and all of them ask alike: each user that comes holds up requests that are due."""
 STOP_WITHIN_S: Final = 60.0
 """How much longer than its duration a run may take (start of Locust, the last answers, the report)."""
 END_S: Final = 45.0
@@ -53,6 +55,10 @@ def run(
     if not url.startswith(("http://", "https://")):
         raise SwitchboardError(f"{url!r} is no address; it must begin with http:// or https://")
     length_s, most_rps = settings.points[-1][0], max(rate for _, rate in settings.points)
+    steady = (
+        len({rate for _, rate in settings.points}) == 1 and not settings.edges and len(settings.users) < 2
+    )
+    levels = STEADY_LEVELS if steady else LEVELS
     for wanted in (html, settings.seconds, settings.requests):
         if wanted is not None:
             Path(wanted).parent.mkdir(parents=True, exist_ok=True)
@@ -65,7 +71,7 @@ def run(
             command += ["--processes", str(processes)]
         if html is not None:
             command += ["--html", str(html.absolute())]
-        own = replace(settings, per_user=most_rps / LEVELS, result=str(result), requests=str(each))
+        own = replace(settings, per_user=most_rps / levels, result=str(result), requests=str(each))
         root = str(Path(__file__).resolve().parent.parent)
         search = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
         environment = {**os.environ, "PYTHONPATH": search, **own.variable()}
