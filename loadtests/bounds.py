@@ -13,6 +13,8 @@ import math
 from collections.abc import Sequence
 from typing import Any, Final
 
+from switchboard.requests import nearest_rank
+
 CONFIDENCE: Final = 0.95
 BLOCK_S: Final = 10
 """What fails together: the length of a fault that is over, and of what it leaves behind."""
@@ -117,14 +119,14 @@ def more_at_most(
     for which in (0, 1):
         blocks = [np.asarray(pair[which], dtype=float) for pair in pairs]
         taken = (np.concatenate([blocks[number] for number in one]) for one in drawn)
-        found.append([_nearest_rank(values, percent) for values in taken])
+        found.append([_percentile(values, percent) for values in taken])
     more = np.subtract(found[0], found[1])
     return float(more[0]), float(np.quantile(more[1:], confidence, method="higher"))
 
 
-def _nearest_rank(values: Any, percent: float) -> float:
+def _percentile(values: Any, percent: float) -> float:
     """As `switchboard.requests.percentile`, of an array that needs no order."""
-    rank = max(0, math.ceil(len(values) * percent / 100) - 1)
+    rank = nearest_rank(len(values), percent)
     values.partition(rank)
     return float(values[rank])
 

@@ -21,14 +21,13 @@ from locust.runners import MasterRunner, WorkerRunner
 from loadtests.agreed import SPOKEN_TIMEOUT_S, Settings, settings
 from loadtests.conversations import Question
 from loadtests.customers import ARM_HEADER, Customers, end_all
-from loadtests.figures import SPOKEN
+from loadtests.figures import VOICE
 from loadtests.profile import Profile
 from loadtests.questions import spoken
 from loadtests.recorder import Recorder
 
 OWN = settings()
 CHAT, EDGE, TESTER = "chat", "edge", "tester"
-VOICE = SPOKEN
 SCALE = 1000
 """Locust's weights are whole numbers."""
 

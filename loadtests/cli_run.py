@@ -103,9 +103,11 @@ def run_scenario(
     from loadtests import probing
     from loadtests import scenario as scenarios
     from loadtests.agreed import Settings
+    from loadtests.conversations import Question
     from loadtests.outcomes import finding, outcomes
     from loadtests.running import run
     from loadtests.scenario import Users
+    from loadtests.spoken import recordings
     from loadtests.verdict import CODES, judge
 
     wanted = scenarios.load(scenario)
@@ -135,15 +137,14 @@ def run_scenario(
                 from models import corpus
 
                 held_out = [
-                    probing.Asked(one.text, one.language, one.intent)
-                    for one in corpus.handwritten(name="fresh")
+                    Question(one.text, one.language, one.intent) for one in corpus.handwritten(name="fresh")
                 ]
                 asked = temporary / "questions.jsonl"
                 step.detail(probing.find_out(target, held_out, asked, most=questions))
         if Users.VOICE in wanted.users:
             with progress.step("which recordings it understands") as step:
                 recorded = temporary / "recordings.jsonl"
-                step.detail(probing.find_out(target, probing.recorded(), recorded))
+                step.detail(probing.find_out(target, recordings(), recorded))
         observer = _observer(namespace, server, context)
         if observer is not None:
             stacked.enter_context(observer)

@@ -24,8 +24,8 @@ THINK_S: Final = (1.0, 6.0)
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """`intent`: what it is about, where that is known and the service is known to know it; `recording`: where it is
-    spoken, its name (`loadtests.spoken`)."""
+    """`intent`: what it is about to those who wrote it, and in a run where the service is known to know it;
+    `recording`: where it is spoken, its name (`loadtests.spoken`)."""
 
     text: str
     language: str

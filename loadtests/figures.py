@@ -17,7 +17,7 @@ from switchboard.requests import Request, percentile
 
 GOOD_WITHIN_S: Final = 0.3
 """The service level: an answer counts when it is right and as fast as this."""
-SPOKEN: Final = "voice"
+VOICE: Final = "voice"
 """Who asks by voice, in a request's `who`."""
 SPOKEN_WITHIN_S: Final = 3.0
 """The same for what was spoken: it is listened to first."""
@@ -39,7 +39,7 @@ def levels_ms(requests: Iterable[Request]) -> list[float]:
 
 
 def _level_s(request: Request) -> float:
-    return SPOKEN_WITHIN_S if request.who.startswith(SPOKEN) else GOOD_WITHIN_S
+    return SPOKEN_WITHIN_S if request.who.startswith(VOICE) else GOOD_WITHIN_S
 
 
 class Sent(NamedTuple):
@@ -104,12 +104,7 @@ def figures(
     one is the customer's time."""
     times, late = sorted(one.seconds for one in requests), sorted(one.late_s for one in requests)
     offered, dropped = sent or Sent(len(requests))
-    due: Counter[int] = Counter()
-    good: Counter[int] = Counter()
-    for request in requests:
-        second = math.floor(request.started_s)
-        due[second] += 1
-        good[second] += within_level(request)
+    rows = by_second(requests)
     failures = Counter(request.failure for request in requests if request.failure is not None)
     return Figures(
         offered=offered,
@@ -129,8 +124,8 @@ def figures(
         p90_ms=_ms(percentile(times, 90)) if times else None,
         p99_ms=_ms(percentile(times, 99)) if times else None,
         max_ms=_ms(times[-1]) if times else None,
-        seconds=len(due),
-        seconds_within_level=sum(good[second] >= GOOD_SHARE * count for second, count in due.items()),
+        seconds=len(rows),
+        seconds_within_level=sum(good >= GOOD_SHARE * due for _, due, good, _ in rows),
         failures=dict(failures.most_common()),
     )
 

@@ -29,10 +29,11 @@ import gevent
 from loadtests.agreed import TIMEOUT_S
 from loadtests.arrivals import poisson
 from loadtests.bounds import CONFIDENCE, more_at_most
-from loadtests.client import Door
+from loadtests.client import Door, Reply
 from loadtests.expected import wrong_with
 from loadtests.pacing import Pacer
 from loadtests.questions import questions
+from loadtests.spoken import request_of
 from switchboard.requests import percentile
 
 FEWEST: Final = 10
@@ -96,18 +97,11 @@ class Asker:
         def ask(due: float) -> None:
             question = chance.choice(self._questions)
             session = uuid.UUID(int=chance.getrandbits(128), version=4).hex
-            body = json.dumps({"text": question.text, "language": question.language}).encode()
-            headers = {"Content-Type": "application/json", "X-Session-Id": session}
-            reply = next(self._doors).post("/v1/chat", body, headers)
+            path, body, kind = request_of(question)
+            reply = next(self._doors).post(path, body, {**kind, "X-Session-Id": session})
             made.times.append((time.perf_counter() - due) * 1000)
-            try:
-                problem = (
-                    wrong_with(json.loads(reply.body), question.language) if reply.status == 200 else None
-                )
-            except ValueError:
-                problem = "the answer is no JSON"
-            if reply.status != 200 or problem is not None:
-                made.failures.append(problem or reply.error or str(reply.status))
+            if problem := _problem(reply, question.language):
+                made.failures.append(problem)
 
         pacer = Pacer(poisson(seed), ask)
         pacer.set_rate(rate)
@@ -115,6 +109,16 @@ class Asker:
         left = pacer.finish(TIMEOUT_S)
         made.failures += ["no answer in time"] * (left + pacer.dropped)
         return made
+
+
+def _problem(reply: Reply, language: str) -> str | None:
+    """Why that is no answer."""
+    if reply.status != 200:
+        return reply.error or str(reply.status)
+    try:
+        return wrong_with(json.loads(reply.body), language)
+    except ValueError:
+        return "the answer is no JSON"
 
 
 def main() -> int:

@@ -15,13 +15,14 @@ import socket
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from loadtests.conversations import Question
 from loadtests.expected import wrong_with
-from loadtests.spoken import audio, recordings
+from loadtests.spoken import recordings, request_of
 from switchboard import questions
 from switchboard.errors import SwitchboardError
 
@@ -31,20 +32,6 @@ PATIENCE_S = 10.0
 SPOKEN_PATIENCE_S = 60.0
 """A service of which there is none while nobody speaks has to start."""
 NOT_FOUND, TOO_MANY = 404, 429
-
-
-@dataclass(frozen=True)
-class Asked:
-    """A question, and what it is about, as those know who wrote it."""
-
-    text: str
-    language: str
-    intent: str
-    recording: str | None = None
-    """Where it is spoken."""
-
-    def __str__(self) -> str:
-        return "a question" if self.recording is None else f"the recording {self.recording}"
 
 
 def check_target(url: str, stack: str, *, what: str = "--target") -> None:
@@ -80,23 +67,15 @@ def check_voice(url: str, *, what: str = "--target") -> None:
     Raises:
         SwitchboardError: it doesn't.
     """
-    asked = recorded()[0]
-    try:
-        answer = _answer(url, asked)
-    except questions.Refused as error:
-        if error.status == NOT_FOUND:
-            raise SwitchboardError(
-                f"{what} {url} has no voice service: it knows no {questions.VOICE_PATH}",
-                "declare one in the stack, or leave `voice` out of the scenario's users",
-            ) from None
-        raise SwitchboardError(f"{what} {url} refuses {asked}: {error.status} {error.reason}") from None
-    except questions.NoAnswer as error:
-        raise SwitchboardError(f"{what} {url} doesn't answer {asked}: {error}") from None
+    asked = recordings()[0]
+    answer = _answer(url, asked, f"{what} {url}")
     if problem := wrong_with(answer, asked.language, spoken=True):
         raise SwitchboardError(f"{what} {url} is no voice service of Switchboard's: {problem}")
 
 
-def known(url: str, asked: Sequence[Asked], *, most: int, seed: int = 1) -> tuple[list[Asked], list[Asked]]:
+def known(
+    url: str, asked: Sequence[Question], *, most: int, seed: int = 1
+) -> tuple[list[Question], list[Question]]:
     """Of so many of these questions: those that the service knows, and those that it doesn't.
 
     Raises:
@@ -104,13 +83,8 @@ def known(url: str, asked: Sequence[Asked], *, most: int, seed: int = 1) -> tupl
     """
     chosen = random.Random(seed).sample(list(asked), min(most, len(asked)))  # noqa: S311
 
-    def right(one: Asked) -> bool:
-        try:
-            body = _answer(url, one)
-        except questions.Refused as error:
-            raise SwitchboardError(f"{url} refuses {one}: {error.status} {error.reason}") from None
-        except questions.NoAnswer as error:
-            raise SwitchboardError(f"{url} doesn't answer {one}: {error}") from None
+    def right(one: Question) -> bool:
+        body = _answer(url, one, url)
         return isinstance(body, dict) and body.get("intent") == one.intent
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
@@ -121,12 +95,7 @@ def known(url: str, asked: Sequence[Asked], *, most: int, seed: int = 1) -> tupl
     )
 
 
-def recorded() -> list[Asked]:
-    """All recordings."""
-    return [Asked(one.text, one.language, str(one.intent), one.recording) for one in recordings()]
-
-
-def find_out(url: str, asked: Sequence[Asked], file: Path, *, most: int | None = None) -> str:
+def find_out(url: str, asked: Sequence[Question], file: Path, *, most: int | None = None) -> str:
     """Which of them the service knows, into a file as `loadtests.questions` reads it (of those that it doesn't know,
     any intent is as good); in words.
 
@@ -139,26 +108,32 @@ def find_out(url: str, asked: Sequence[Asked], file: Path, *, most: int | None =
     return f"{len(good)} of {len(lines)}"
 
 
-def _answer(url: str, asked: Asked) -> Any:
+def _answer(url: str, asked: Question, who: str) -> Any:
     """The answer's body. A service that is busy, or has to start, is waited for.
 
     Raises:
-        Refused, NoAnswer: as `questions.put`.
+        SwitchboardError: it refuses, or doesn't answer; `who` is what it is called.
     """
-    patience_s = PATIENCE_S if asked.recording is None else SPOKEN_PATIENCE_S
+    spoken = asked.recording is not None
+    what = f"the recording {asked.recording}" if spoken else "a question"
+    patience_s = SPOKEN_PATIENCE_S if spoken else PATIENCE_S
     deadline = time.monotonic() + patience_s
+    path, body, headers = request_of(asked)
     while True:
         try:
-            if asked.recording is None:
-                return questions.put(url, asked.text, language=asked.language, timeout_s=patience_s).body
-            said = audio(asked.recording)
-            return questions.say(url, said, language=asked.language, timeout_s=patience_s).body
+            return questions.post(url, path, body, headers, timeout_s=patience_s).body
         except questions.Refused as error:
-            if not (error.status == TOO_MANY or error.status >= 500) or time.monotonic() > deadline:
-                raise
-        except questions.NoAnswer:
+            if spoken and error.status == NOT_FOUND:
+                raise SwitchboardError(
+                    f"{who} has no voice service: it knows no {path}",
+                    "declare one in the stack, or leave `voice` out of the scenario's users",
+                ) from None
+            busy = error.status == TOO_MANY or error.status >= 500
+            if not busy or time.monotonic() > deadline:
+                raise SwitchboardError(f"{who} refuses {what}: {error.status} {error.reason}") from None
+        except questions.NoAnswer as error:
             if time.monotonic() > deadline:
-                raise
+                raise SwitchboardError(f"{who} doesn't answer {what}: {error}") from None
         time.sleep(0.2)  # nothing tells when it is less busy
 
 

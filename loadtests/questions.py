@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -67,15 +67,16 @@ def spoken(file: str | None = None) -> Mapping[str, Sequence[Question]]:
     """The same of recordings; without a file all that there are, and whatever they are taken for is as good."""
     if file is not None:
         return _read(file)
-    found: dict[str, list[Question]] = defaultdict(list)
-    for one in recordings():
-        found[one.language].append(replace(one, intent=None))
-    return found
+    return _by_language(replace(one, intent=None) for one in recordings())
 
 
 def _read(file: str) -> Mapping[str, Sequence[Question]]:
+    lines = Path(file).read_text(encoding="utf-8").splitlines()
+    return _by_language(Question(**json.loads(line)) for line in lines)
+
+
+def _by_language(some: Iterable[Question]) -> Mapping[str, Sequence[Question]]:
     found: dict[str, list[Question]] = defaultdict(list)
-    for line in Path(file).read_text(encoding="utf-8").splitlines():
-        one = Question(**json.loads(line))
+    for one in some:
         found[one.language].append(one)
     return found

@@ -12,6 +12,7 @@ import time
 import urllib.error
 import urllib.request
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,23 +69,17 @@ def put(
     """
     body = {"text": text} if language is None else {"text": text, "language": language}
     headers = {"Content-Type": "application/json", "X-Session-Id": session or uuid.uuid4().hex}
-    return _post(url.rstrip("/") + PATH, json.dumps(body).encode(), headers, timeout_s)
+    return post(url, PATH, json.dumps(body).encode(), headers, timeout_s=timeout_s)
 
 
-def say(url: str, recording: bytes, *, language: str, timeout_s: float = 30.0) -> Answered:
-    """The same with a question that was recorded (WAV).
+def post(url: str, path: str, body: bytes, headers: Mapping[str, str], *, timeout_s: float) -> Answered:
+    """The same with a question as its service takes it; without an X-Session-Id it is a session's of its own.
 
     Raises:
         Refused, NoAnswer: as `put`.
     """
-    headers = {"Content-Type": AUDIO, "Content-Language": language, "X-Session-Id": uuid.uuid4().hex}
-    return _post(url.rstrip("/") + VOICE_PATH, recording, headers, timeout_s)
-
-
-def _post(url: str, body: bytes, headers: dict[str, str], timeout_s: float) -> Answered:
-    request = urllib.request.Request(  # noqa: S310 - the caller has checked the scheme
-        url, data=body, headers={**headers, "Idempotency-Key": uuid.uuid4().hex}
-    )
+    own = {"X-Session-Id": uuid.uuid4().hex, **headers, "Idempotency-Key": uuid.uuid4().hex}
+    request = urllib.request.Request(url.rstrip("/") + path, data=body, headers=own)  # noqa: S310 - as `put`
     started = time.monotonic()
     try:
         with urllib.request.urlopen(request, timeout=timeout_s) as response:  # noqa: S310

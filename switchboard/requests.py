@@ -55,4 +55,9 @@ def percentile(ordered: Sequence[float], percent: float) -> float:
     """The nearest-rank percentile: the smallest value that at least `percent` % of all values don't exceed."""
     if not ordered:
         raise ValueError("no values")
-    return ordered[max(0, math.ceil(len(ordered) * percent / 100) - 1)]
+    return ordered[nearest_rank(len(ordered), percent)]
+
+
+def nearest_rank(count: int, percent: float) -> int:
+    """Where that is among so many values in order, counted from 0."""
+    return max(0, math.ceil(count * percent / 100) - 1)

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from loadtests import probing
-from loadtests.probing import Asked, check_target, check_voice, find_out, known, recorded
+from loadtests.conversations import Question
+from loadtests.probing import check_target, check_voice, find_out, known
 from loadtests.questions import questions, spoken
+from loadtests.spoken import recordings
 from switchboard.errors import SwitchboardError
 from tests.loadtests.conftest import Remote
 
@@ -50,8 +52,8 @@ def test_one_that_refuses(remote: Remote) -> None:
         check_target(remote.url, "local", what="--other")
 
 
-HELLO = Asked("hello there", "en", "greeting")
-LOST = Asked("I lost my card", "en", "card_lost")
+HELLO = Question("hello there", "en", "greeting")
+LOST = Question("I lost my card", "en", "card_lost")
 
 
 def test_a_question_is_known_if_it_is_answered_right(remote: Remote, tmp_path: Path) -> None:
@@ -65,7 +67,7 @@ def test_a_question_is_known_if_it_is_answered_right(remote: Remote, tmp_path: P
 
 
 def test_no_more_are_asked_than_wanted(remote: Remote) -> None:
-    some = [Asked(f"question {number}", "en", "greeting") for number in range(50)]
+    some = [Question(f"question {number}", "en", "greeting") for number in range(50)]
     found = known(remote.url, some, most=7)
     assert len(found[0]) == len(remote.asked) == 7
     assert {json.dumps(one) for one in remote.asked} <= {
@@ -84,8 +86,8 @@ def test_a_voice_service(remote: Remote, tmp_path: Path) -> None:
     assert len(remote.heard) == 1
     file = tmp_path / "recordings.jsonl"
     some = [
-        Asked("hello there", "en", "greeting", "en-human"),
-        Asked("我想直接跟客服说", "zh", "human_agent", "zh-human"),
+        Question("hello there", "en", "greeting", "en-human"),
+        Question("我想直接跟客服说", "zh", "human_agent", "zh-human"),
     ]
     assert find_out(remote.url, some, file) == "1 of 2"
     read = spoken(str(file))
@@ -111,11 +113,11 @@ def test_one_that_does_not_say_what_it_heard(remote: Remote) -> None:
 def test_one_that_refuses_recordings(remote: Remote, monkeypatch: pytest.MonkeyPatch, status: int) -> None:
     monkeypatch.setattr(probing, "SPOKEN_PATIENCE_S", 0.3)
     remote.status = status
-    name = recorded()[0].recording
+    name = recordings()[0].recording
     with pytest.raises(SwitchboardError, match=f"refuses the recording {name}: {status}"):
         check_voice(remote.url)
     with pytest.raises(SwitchboardError, match=f"refuses the recording {name}: {status}"):
-        known(remote.url, recorded()[:1], most=1)
+        known(remote.url, recordings()[:1], most=1)
     # One that is busy is asked again for a while; one that won't take it isn't.
     assert (len(remote.heard) > 2) == (status == 503)
 

@@ -17,8 +17,9 @@ import yaml
 from typer.testing import CliRunner
 
 from loadtests import probing, verdict
+from loadtests import spoken as said
 from loadtests.cli import app
-from loadtests.probing import Asked
+from loadtests.conversations import Question
 from loadtests.spoken import recordings
 from models import corpus
 from switchboard import questions, requests
@@ -175,10 +176,11 @@ def test_a_recording_that_is_not_understood_any_more_has_failed(
 ) -> None:
     """This service takes everything for a greeting, and from some time on for something else."""
     greetings = [
-        Asked("Is there an actual human I could chat with?", "en", "greeting", "en-human"),
-        Asked("我想直接跟客服说", "zh", "greeting", "zh-human"),
+        Question("Is there an actual human I could chat with?", "en", "greeting", "en-human"),
+        Question("我想直接跟客服说", "zh", "greeting", "zh-human"),
     ]
-    monkeypatch.setattr(probing, "recorded", lambda: greetings)
+    for module in (probing, said):
+        monkeypatch.setattr(module, "recordings", lambda: greetings)
     remote.forget_after = 10
     code, found = run(
         *(scenario(tmp_path, users={"voice": 1}, claims={"availability": 0.9}), "--target", remote.url),
@@ -295,7 +297,7 @@ def test_edges_are_named(remote: Remote, tmp_path: Path) -> None:
 
 def test_questions_are_of_the_held_out_set() -> None:
     """Written by another hand, and never trained on."""
-    found = [Asked(one.text, one.language, one.intent) for one in corpus.handwritten(name="fresh")]
+    found = [Question(one.text, one.language, one.intent) for one in corpus.handwritten(name="fresh")]
     assert {one.language for one in found} == {"en", "zh"}
     assert len(found) > 200
 
