@@ -75,6 +75,7 @@ HEAD = """
 
     class Answers(http.server.BaseHTTPRequestHandler):
         protocol_version, slow_s, status = "HTTP/1.1", 0.0, 200
+        disable_nagle_algorithm = True  # Or a body waits for its headers' acknowledgement: up to 40 ms.
 
         def do_POST(self):
             asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
@@ -111,13 +112,13 @@ def test_it_measures_what_is_slower() -> None:
     said = told(
         HEAD,
         """
-        slow, fast = serving(slow_s=0.05), serving()
+        slow, fast = serving(slow_s=0.3), serving()
         print(asked(slow, fast, fast), asked(fast, slow, more=("--p50", "1", "--p99", "1000")))
         """,
     ).splitlines()
     assert said[-1] == "1 0"
     found = float(next(line for line in said if line.startswith("added at p50")).split()[3])
-    assert 40 <= found <= 100
+    assert 150 <= found <= 3000
 
 
 @pytest.mark.parametrize(
