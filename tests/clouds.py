@@ -236,8 +236,14 @@ def post(
 
 
 def until(condition: Callable[[], bool], *, deadline_s: float, what: str) -> None:
-    """Wait until `condition` holds."""
+    """Wait until `condition` holds.
+
+    The pause is longer than it takes to ask, or the questions would take the processor time that is waited for.
+    """
     end = time.monotonic() + deadline_s
-    while not condition():
+    while True:
+        begun = time.monotonic()
+        if condition():
+            return
         assert time.monotonic() < end, f"{what}: not within {deadline_s:.0f} s"
-        time.sleep(0.2)
+        time.sleep(max(0.2, 2 * (time.monotonic() - begun)))

@@ -43,6 +43,8 @@ log = logging.getLogger(__name__)
 
 LONG_S = 240.0
 """Far more than anything here takes, on a busy machine too."""
+LOOK_S = 0.5
+"""Between two looks: dozens of waits go on at once, and each look takes milliseconds of two processes."""
 PAGE_TIMEOUT = aiohttp.ClientTimeout(total=10)
 IMAGE = "switchboard.dev/switchboard:0.1.0"
 
@@ -265,7 +267,7 @@ class Rig:
                 log.info("%s: %r", what, error)
             if answer:
                 return answer
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(LOOK_S)
         logs = "\n".join(one.log.read_text()[-3000:] for one in self.operators)
         for one in self.operators:
             with suppress(aiohttp.ClientError, TimeoutError, OSError):

@@ -29,7 +29,7 @@ from switchboard.kube import Kube, Object
 from tests.definitions import define_model_releases
 from tests.fixtures_mlflow import Cuttable
 from tests.operators.live.conftest import Scenario, Together
-from tests.operators.live.rig import Rig
+from tests.operators.live.rig import LOOK_S, Rig
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -144,7 +144,7 @@ class Release:
             self.most = max(self.most, weight)
             self.champion.rate = self.rps * (100 - weight) / 100
             self.candidate.rate = self.rps * weight / 100
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(LOOK_S)
 
     def aliases(self) -> tuple[str | None, str | None, str | None]:
         found = read(RegistryWriter(MLFLOW[0]), self.server)
