@@ -73,9 +73,10 @@ def failures_for(availability: float, requests: int, confidence: float = CONFIDE
 
 def clustered(
     failed: Sequence[int], requests: Sequence[int], confidence: float = CONFIDENCE, block_s: int = BLOCK_S
-) -> float | None:
-    """The share of failures that is exceeded with a probability of about `1 - confidence`, where what fails in the same
-    `block_s` seconds fails together; of each second's failures and requests, in order.
+) -> tuple[float, float] | None:
+    """The shares of failures that aren't reached, and that are exceeded, with a probability of about `1 - confidence`
+    each, where what fails in the same `block_s` seconds fails together; of each second's failures and requests, in
+    order.
 
     None where nothing has failed: what isn't there can't be drawn.
     """
@@ -95,7 +96,8 @@ def clustered(
     random = np.random.default_rng(SEED)
     drawn = random.integers(0, len(bad), size=(DRAWS, math.ceil(len(bad) / length)))
     shares = sums[0][drawn].sum(axis=1) / np.maximum(sums[1][drawn].sum(axis=1), 1.0)
-    return float(min(1.0, np.quantile(shares, confidence, method="higher")))
+    least = np.quantile(shares, 1 - confidence, method="lower")
+    return float(least), float(min(1.0, np.quantile(shares, confidence, method="higher")))
 
 
 def more_at_most(

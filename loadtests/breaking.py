@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from asyncio.subprocess import DEVNULL, PIPE
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final
@@ -280,11 +280,11 @@ class Cloud:
             await self._serving.patch(MODEL_SERVERS, place.server, {"spec": spec}, place.namespace)
 
         begun = time.time()
-        await patch(changed)
         try:
+            await patch(changed)
             yield f"modelserver/{place.server}", begun
         finally:
-            await patch(back)
+            await _insist(lambda: patch(back))
 
     @asynccontextmanager
     async def _bad_gateway_config(self, fault: Fault) -> AsyncIterator[tuple[str, float]]:
@@ -331,6 +331,18 @@ def _complete(deployment: Object) -> bool:
         and status.get("updatedReplicas", 0) >= wanted
         and status.get("readyReplicas", 0) >= wanted
     )
+
+
+async def _insist(undo: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """What was done is undone, if the API server is away for a moment, too."""
+    deadline = time.monotonic() + END_S
+    while True:
+        try:
+            return await undo()
+        except (ApiError, Unreachable) as error:
+            if (isinstance(error, ApiError) and error.not_found) or time.monotonic() > deadline:
+                raise
+        await asyncio.sleep(LOOK_S)
 
 
 def _first(pods: Sequence[Object]) -> Object:

@@ -8,6 +8,7 @@ loadtests run` sets more by `loadtests.agreed`: a scenario's shape, who asks bes
 from __future__ import annotations
 
 import os
+import re
 import signal
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -78,8 +79,8 @@ def _weigh() -> None:
     for kind, made in ((CHAT, ChatCustomers), (TESTER, Testers), (VOICE, Callers)):
         made.weight = max(1, round(SCALE * OWN.users.get(kind, 1.0)))
     if EDGE in OWN.users:
-        for region in OWN.edges:
-            name = f"EdgeCustomers_{region.replace('-', '_')}"
+        for number, region in enumerate(OWN.edges):
+            name = f"EdgeCustomers_{number}_{re.sub(r'[^0-9A-Za-z]', '_', region)}"
             weight = max(1, round(SCALE * OWN.users[EDGE] / len(OWN.edges)))
             own = {"abstract": False, "kind": f"{EDGE} {region}", "region": region, "weight": weight}
             globals()[name] = type(name, (EdgeCustomers,), own)

@@ -1,6 +1,7 @@
 """`switchboard loadtests …`: put customers on a service and say whether it held.
 
-The run's exit code is its verdict: 0 when every threshold held, 1 when one was broken.
+A run's exit code is its verdict: 0 what is claimed is proven, 1 it is refuted (of `chat`: a threshold was broken), 2 it
+isn't proven, 3 nothing is said.
 """
 
 from __future__ import annotations

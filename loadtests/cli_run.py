@@ -18,6 +18,7 @@ from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
+from urllib.parse import urlsplit
 
 import typer
 
@@ -29,10 +30,10 @@ from switchboard.progress import Progress
 
 if TYPE_CHECKING:
     from loadtests.breaking import Breaker
-    from loadtests.figures import Figures, SoFar
+    from loadtests.figures import SoFar
     from loadtests.observing import Observer
+    from loadtests.report import Shown
     from loadtests.scenario import Scenario
-    from loadtests.verdict import Verdict
 
 MOST_QUESTIONS = 200
 
@@ -100,7 +101,7 @@ def run_scenario(
     """Put a scenario's customers on a target and say whether what it claims is proven."""
     from dataclasses import asdict
 
-    from loadtests import probing
+    from loadtests import probing, sizes
     from loadtests import scenario as scenarios
     from loadtests.agreed import Settings
     from loadtests.conversations import Question
@@ -115,7 +116,7 @@ def run_scenario(
     target = named(target, "--target")
     edges = _edges(wanted, edge or [])
     probing.check_target(target, stack)
-    for what, url in [("--other", other), *((f"--edge {region}", url) for region, url in edges.items())]:
+    for what, url in (("--other", other), *((f"--edge {region}", url) for region, url in edges.items())):
         if url is not None:
             probing.check_target(url, stack, what=what)
     if Users.VOICE in wanted.users:
@@ -124,7 +125,10 @@ def run_scenario(
             probing.check_voice(other, what="--other")
     breaker = _breaker(wanted, stack, yes_break, (context, core_context), namespace, server)
     folder = out or Path(f"loadtests-{name}")
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SwitchboardError(f"--out {folder} can't be a folder: {error.strerror}") from None
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # as at Ctrl-C: what was measured is told
     profile = wanted.profile
@@ -132,6 +136,7 @@ def run_scenario(
         progress = stacked.enter_context(Progress(sys.stderr))
         temporary = Path(stacked.enter_context(tempfile.TemporaryDirectory()))
         asked = recorded = None
+        known: dict[str, str] = {}
         if questions:
             with progress.step("which questions the model knows") as step:
                 from models import corpus
@@ -140,11 +145,13 @@ def run_scenario(
                     Question(one.text, one.language, one.intent) for one in corpus.handwritten(name="fresh")
                 ]
                 asked = temporary / "questions.jsonl"
-                step.detail(probing.find_out(target, held_out, asked, most=questions))
+                known["questions that it knew"] = probing.find_out(target, held_out, asked, most=questions)
+                step.detail(known["questions that it knew"])
         if Users.VOICE in wanted.users:
             with progress.step("which recordings it understands") as step:
                 recorded = temporary / "recordings.jsonl"
-                step.detail(probing.find_out(target, recordings(), recorded))
+                known["recordings that it understood"] = probing.find_out(target, recordings(), recorded)
+                step.detail(known["recordings that it understood"])
         observer = _observer(namespace, server, context)
         if observer is not None:
             stacked.enter_context(observer)
@@ -176,6 +183,8 @@ def run_scenario(
     came_to = outcomes(breaker.happened, found.requests) if breaker is not None else []
     begun = found.figures.began_s or time.time()
     start = Start.of(start_seconds, observer.starts if observer is not None else ())
+    looks = observer.looks if observer is not None else []
+    sized = sizes.sizes(looks, found.requests)
     verdict = judge(
         wanted,
         found.requests,
@@ -183,7 +192,10 @@ def run_scenario(
         begun,
         start_s=start.seconds,
         partial=found.partial,
-        faults=[finding(one) for one in came_to],
+        more=[
+            *([sizes.finding(sized)] if wanted.claims.scale_down else []),
+            *(finding(one) for one in came_to),
+        ],
     )
     from loadtests import histograms, report
 
@@ -196,8 +208,10 @@ def run_scenario(
         requests=found.requests,
         begun_s=begun,
         start=start,
-        looks=observer.looks if observer is not None else (),
+        looks=looks,
+        sizes=sized,
         faults=came_to,
+        known=known,
     )
     result = {
         "scenario": name,
@@ -207,7 +221,9 @@ def run_scenario(
         "verdict": verdict.model_dump(mode="json"),
         "figures": found.figures.model_dump(),
         "start": asdict(start),
-        "replicas": [asdict(one) for one in shown.looks],
+        "known": known,
+        "sizes": asdict(sized) if sized is not None else None,
+        "replicas": [asdict(one) for one in looks],
         "faults": [one.model_dump(mode="json") for one in came_to],
     }
     (folder / "report.html").write_text(report.document(shown), encoding="utf-8")
@@ -218,15 +234,17 @@ def run_scenario(
     if output is Output.JSON:
         typer.echo(json.dumps(result, indent=2))
     else:
-        _tell(verdict, found.figures, folder)
+        _tell(shown, folder)
     raise typer.Exit(CODES[verdict.outcome])
 
 
-def _tell(verdict: Verdict, figures: Figures, folder: Path) -> None:
+def _tell(shown: Shown, folder: Path) -> None:
+    from loadtests import report
     from loadtests.figures import table
     from loadtests.verdict import Answer, Outcome
 
-    for name, value in table(figures):
+    verdict = shown.verdict
+    for name, value in (*table(shown.figures), *report.more(shown)):
         typer.echo(f"{name:<26}{value}")
     marks = {
         Answer.HOLDS: ("✓", typer.colors.GREEN),
@@ -249,7 +267,7 @@ def _edges(scenario: Scenario, given: list[str]) -> dict[str, str]:
     from loadtests.scenario import Users
 
     found = {}
-    for one in given:
+    for one in given if Users.EDGE in scenario.users else ():
         region, equals, url = one.partition("=")
         if not equals or not region:
             raise SwitchboardError(
@@ -290,7 +308,7 @@ def _breaker(
     """
     from loadtests.breaking import Breaker, Place
     from loadtests.faults import Name
-    from loadtests.probing import LOCAL
+    from loadtests.probing import LOCAL, is_here
     from switchboard.credentials import Credentials
 
     if not wanted.faults:
@@ -305,5 +323,12 @@ def _breaker(
     if Name.RESTART_MLFLOW in wanted.faults:
         core = Credentials.of_user(os.environ, core_context)
     serving = Credentials.of_user(os.environ, context)
+    if stack == LOCAL:
+        for name, one in ((context or "the current context", serving), (core_context, core)):
+            if one is not None and not is_here(urlsplit(one.server).hostname or ""):
+                raise SwitchboardError(
+                    f"the cluster of {name} isn't on this machine, and the stack is called {LOCAL}",
+                    'of the local cloud: eval "$(switchboard env)"',
+                )
     place = Place(serving, core, context, core_context, namespace, server)
     return Breaker(place, wanted.faults, embedded=stack == LOCAL, stack=stack)

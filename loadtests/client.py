@@ -1,7 +1,6 @@
-"""Puts one request to a service, and once more where it failed: with the same Idempotency-Key, at the other address.
+"""Puts one request to a service, over a connection that is kept.
 
-A customer's own program does so. What counts is the answer that came in the end, from when the request was *due*; what
-the first try came to is told beside it.
+A customer's own program does so; whether it asks once more, `loadtests.customers` says.
 """
 
 from __future__ import annotations

@@ -117,7 +117,7 @@ class Desk:
         """Why that is no answer."""
         try:
             answer = json.loads(reply.body) if reply.status else None
-        except ValueError:
+        except (ValueError, RecursionError):
             answer = None
         if reply.status != 200:
             error = answer.get("error") if isinstance(answer, dict) else None
@@ -183,6 +183,12 @@ class Customers(User):
     def questions(self, own: Settings) -> Mapping[str, Sequence[Question]]:
         """What is asked, by language."""
         return questions(own.questions)
+
+
+def begin(environment: Environment) -> None:
+    """A run: who asked in one before it has gone."""
+    for key in [one for one in Customers.desks if one[0] is environment]:
+        del Customers.desks[key]
 
 
 def end_all() -> None:

@@ -33,6 +33,11 @@ def within_level(request: Request) -> bool:
     return request.failure is None and request.seconds <= _level_s(request)
 
 
+def first_failure(request: Request) -> str | None:
+    """Why its first try failed, whether or not there was a second."""
+    return request.first if request.first is not None else request.failure
+
+
 def levels_ms(requests: Iterable[Request]) -> list[float]:
     """What that means for those who asked, in milliseconds."""
     return sorted({_level_s(one) * 1000 for one in requests}) or [GOOD_WITHIN_S * 1000]
@@ -72,8 +77,10 @@ class Figures(BaseModel):
     total: int
     """Requests that are through: answered, or given up."""
     failed: int
-    retried: int = 0
+    first_failed: int = 0
     """Requests whose first try failed."""
+    retried: int = 0
+    """Of these, requests that were put once more."""
     late_p50_ms: float | None = None
     """By how much requests were sent after they were due."""
     late_p99_ms: float | None = None
@@ -111,6 +118,7 @@ def figures(
         dropped=dropped,
         total=len(times),
         failed=failures.total(),
+        first_failed=sum(first_failure(one) is not None for one in requests),
         retried=sum(one.first is not None for one in requests),
         late_p50_ms=_ms(percentile(late, 50)) if late else None,
         late_p99_ms=_ms(percentile(late, 99)) if late else None,
@@ -170,10 +178,19 @@ def seconds_of(text: str) -> float:
 def table(found: Figures) -> Iterable[tuple[str, str]]:
     """Rows for people."""
     yield "requests", f"{found.total:,} in {found.duration_s:.0f} s ({found.rate_rps:g}/s)"
+    sent = found.offered - found.dropped
+    yield (
+        "due / sent / answered or given up",
+        f"{found.offered:,} / {sent:,} / {found.total:,} ({found.dropped:,} dropped)",
+    )
     yield "failed", f"{found.failed:,}"
-    if found.retried:
-        yield "failed at the first try", f"{found.retried:,}"
+    if found.first_failed:
+        yield "failed at the first try", f"{found.first_failed:,}"
     if found.total:
+        yield (
+            "sent late, p50 / p99 / max",
+            f"{found.late_p50_ms:g} / {found.late_p99_ms:g} / {found.late_max_ms:g} ms",
+        )
         yield (
             "p50 / p90 / p99 / max",
             (f"{found.p50_ms:g} / {found.p90_ms:g} / {found.p99_ms:g} / {found.max_ms:g} ms"),

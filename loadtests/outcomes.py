@@ -9,7 +9,7 @@ from typing import Final
 from pydantic import BaseModel, ConfigDict
 
 from loadtests.faults import FAULTS, Name
-from loadtests.figures import GOOD_SHARE, by_second
+from loadtests.figures import GOOD_SHARE, by_second, first_failure
 from loadtests.verdict import Answer, Finding
 from switchboard.requests import Request
 
@@ -31,8 +31,9 @@ class Happened(BaseModel):
 
 
 class Outcome(BaseModel):
-    """What a fault came to, until the next one: requests, those that failed, those whose first try did; seconds until
-    within the level again (None: it never was), and all seconds out of it."""
+    """What a fault came to, until the next one: requests that ended in its turn, those that failed, those whose first
+    try did; the longest that the service was out of its level (`recovered_s`: in seconds, of what was over by then;
+    None: it wasn't over; `longest_s`: of what wasn't, too), and all seconds out of it."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -41,6 +42,7 @@ class Outcome(BaseModel):
     failed: int = 0
     first_failed: int = 0
     recovered_s: float | None = None
+    longest_s: float = 0.0
     out_s: int = 0
 
 
@@ -50,34 +52,44 @@ def outcomes(happened: Sequence[Happened], requests: Sequence[Request]) -> list[
     caused = sorted(
         ((one.begun_s, one) for one in happened if one.begun_s is not None), key=lambda pair: pair[0]
     )
-    ends = [*(begun for begun, _ in caused[1:]), math.inf]
-    for (begun, one), end in zip(caused, ends, strict=True):
-        found.append(_outcome(one, begun, [own for own in requests if begun <= own.started_s < end]))
+    rows = by_second(requests)
+    ends = [*(begun for begun, _ in caused[1:]), rows[-1][0] + 1.0 if rows else 0.0]
+    for number, ((begun, one), end) in enumerate(zip(caused, ends, strict=True), 1):
+        # What is under way when a fault comes is what it hits first.
+        until = math.inf if number == len(caused) else end
+        own = [request for request in requests if begun <= request.started_s + request.seconds < until]
+        seconds = [row for row in rows if math.floor(begun) <= row[0] < math.floor(end)]
+        bad = [second for second, due, good, _ in seconds if good < GOOD_SHARE * due]
+        recovered, longest = recovery(begun, bad, end)
+        found.append(
+            Outcome(
+                happened=one,
+                requests=len(own),
+                failed=sum(request.failure is not None for request in own),
+                first_failed=sum(first_failure(request) is not None for request in own),
+                recovered_s=recovered,
+                longest_s=longest,
+                out_s=len(bad),
+            )
+        )
     return found
 
 
-def _outcome(one: Happened, begun_s: float, own: Sequence[Request]) -> Outcome:
-    rows = by_second(own)
-    bad = [row[0] for row in rows if row[2] < GOOD_SHARE * row[1]]
-    return Outcome(
-        happened=one,
-        requests=len(own),
-        failed=sum(request.failure is not None for request in own),
-        first_failed=sum(request.first is not None or request.failure is not None for request in own),
-        recovered_s=recovery(begun_s, bad, rows[-1][0] + 1 if rows else begun_s),
-        out_s=len(bad),
-    )
+def recovery(begun_s: float, bad: Sequence[int], until_s: float) -> tuple[float | None, float]:
+    """How long the service was out of its level at a time, in seconds: at the longest, None where it was still out at
+    the end; and at the longest with that.
 
-
-def recovery(begun_s: float, bad: Sequence[int], until_s: float) -> float | None:
-    """Seconds from the fault to the first of AGAIN_S within the level; None where there were no such ones. `bad`: the
-    seconds out of it, in order."""
-    back = begun_s
+    It is within it again at the first of AGAIN_S good seconds in a row. What begins within so many of the fault counts
+    from the fault on; what begins later (its repair, or what it left behind) from its own beginning. `bad`: the seconds
+    out of the level, in order.
+    """
+    since, back, longest = begun_s, begun_s, 0.0
     for second in bad:
         if second - back >= AGAIN_S:
-            break
+            longest, since = max(longest, back - since), float(second)
         back = second + 1.0
-    return max(0.0, round(back - begun_s, 1)) if until_s - back >= AGAIN_S else None
+    longest = round(max(longest, back - since, 0.0), 1)
+    return longest if until_s - back >= AGAIN_S else None, longest
 
 
 def finding(outcome: Outcome) -> Finding:
@@ -89,8 +101,13 @@ def finding(outcome: Outcome) -> Finding:
     lost = f"{outcome.failed:,} of {outcome.requests:,} requests failed, {outcome.first_failed:,} at the first try"
     if outcome.requests == 0:
         return Finding(claim=claim, answer=Answer.NOT_PROVEN, why="no request came after it")
+    if outcome.longest_s > fault.within_s:
+        over = f"out of it for {outcome.longest_s:g} s"
+        if outcome.recovered_s is None:
+            over += " and still when its turn was over"
+        return Finding(claim=claim, answer=Answer.REFUTED, why=f"{over}; {lost}", bound=outcome.longest_s)
     if outcome.recovered_s is None:
-        return Finding(claim=claim, answer=Answer.REFUTED, why=f"it wasn't until the next one; {lost}")
-    answer = Answer.HOLDS if outcome.recovered_s <= fault.within_s else Answer.REFUTED
+        why = f"not seen for long enough afterwards; {lost}"
+        return Finding(claim=claim, answer=Answer.NOT_PROVEN, why=why)
     why = f"after {outcome.recovered_s:g} s; {lost}"
-    return Finding(claim=claim, answer=answer, why=why, bound=outcome.recovered_s)
+    return Finding(claim=claim, answer=Answer.HOLDS, why=why, bound=outcome.recovered_s)

@@ -39,14 +39,14 @@ def check_target(url: str, stack: str, *, what: str = "--target") -> None:
     Raises:
         SwitchboardError: it is no address, isn't on this machine for the stack `local`, doesn't answer, or isn't ours.
     """
-    parts = urlsplit(url)
     try:
+        parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
     except ValueError:
-        host = None
-    if parts.scheme not in ("http", "https") or not host:
+        parts, host = None, None
+    if parts is None or parts.scheme not in ("http", "https") or not host:
         raise SwitchboardError(f"{what} {url!r} is no address; it must begin with http:// or https://")
-    if stack == LOCAL and not _is_here(host):
+    if stack == LOCAL and not is_here(host):
         raise SwitchboardError(
             f"{what} {url} isn't on this machine, and the stack is called {LOCAL}",
             "name the stack that it belongs to: --stack",
@@ -137,9 +137,10 @@ def _answer(url: str, asked: Question, who: str) -> Any:
         time.sleep(0.2)  # nothing tells when it is less busy
 
 
-def _is_here(host: str) -> bool:
+def is_here(host: str) -> bool:
+    """Whether it is this machine's loopback, by every address of its name."""
     try:
         found = {info[4][0] for info in socket.getaddrinfo(host, None)}
-    except OSError:
+    except (OSError, UnicodeError):  # the latter of a label that no name can have
         return False
     return bool(found) and all(ipaddress.ip_address(str(one).partition("%")[0]).is_loopback for one in found)

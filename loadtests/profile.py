@@ -38,6 +38,8 @@ class Profile:
 
     def __post_init__(self) -> None:
         times = [time for time, _ in self.points]
+        if not all(math.isfinite(one) for point in self.points for one in point):
+            raise ValueError("a profile's times and rates must be finite")
         if len(times) < 2 or times[0] != 0 or any(b < a for a, b in itertools.pairwise(times)):
             raise ValueError("a profile takes two points at least, in order of time, the first at 0")
         if not 0 < times[-1] <= LONGEST_S:
@@ -108,12 +110,14 @@ def traced(rows: Sequence[tuple[float, float]], *, seconds: float, peak_rps: flo
     """
     if len(rows) < 2:
         raise ValueError("a trace takes two rows at least")
+    if not all(math.isfinite(one) for row in rows for one in row):
+        raise ValueError("a trace's times and rates must be finite")
     begin, length = rows[0][0], rows[-1][0] - rows[0][0]
     highest = max(rate for _, rate in rows)
     if length <= 0 or any(b[0] < a[0] for a, b in itertools.pairwise(rows)):
         raise ValueError("a trace's times must rise")
-    if not 0 < highest < math.inf:
-        raise ValueError("a trace must have requests, and a finite rate")
+    if not highest > 0:
+        raise ValueError("a trace must have requests")
     return Profile(
         tuple(((time - begin) * seconds / length, rate * peak_rps / highest) for time, rate in rows)
     )
@@ -128,13 +132,16 @@ def read_trace(file: Path) -> list[tuple[float, float]]:
     """
     with file.open(encoding="utf-8", newline="") as opened:
         rows = csv.DictReader(opened)
-        missing = {"time_s", "requests_per_s"} - set(rows.fieldnames or ())
-        if missing:
-            raise ValueError(f"it has no column {' and no column '.join(sorted(missing))}")
-        found = []
-        for number, row in enumerate(rows, 2):
-            try:
-                found.append((float(row["time_s"]), float(row["requests_per_s"])))
-            except (TypeError, ValueError):
-                raise ValueError(f"line {number} has no two numbers") from None
+        try:
+            missing = {"time_s", "requests_per_s"} - set(rows.fieldnames or ())
+            if missing:
+                raise ValueError(f"it has no column {' and no column '.join(sorted(missing))}")
+            found = []
+            for number, row in enumerate(rows, 2):
+                try:
+                    found.append((float(row["time_s"]), float(row["requests_per_s"])))
+                except (TypeError, ValueError):
+                    raise ValueError(f"line {number} has no two numbers") from None
+        except csv.Error as error:
+            raise ValueError(f"it is no CSV: {error}") from None
         return found

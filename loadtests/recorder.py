@@ -19,7 +19,7 @@ from locust.env import Environment
 from locust.runners import STATE_MISSING, MasterRunner, WorkerRunner
 
 from loadtests.agreed import SPOKEN_TIMEOUT_S, Settings, settings
-from loadtests.customers import FIRST, LATE, VERSION, Customers, close
+from loadtests.customers import FIRST, LATE, VERSION, Customers, begin, close
 from loadtests.figures import Sent, SoFar, by_second, figures
 from switchboard.requests import Request, percentile, write
 
@@ -66,7 +66,9 @@ class Recorder:
         cls(environment, settings())
 
     def _start(self, **_: Any) -> None:
-        self._started_s = time.time()
+        begin(self._environment)
+        self._requests, self._failed, self._sent = [], 0, {}
+        self._started_s, self._ended_s = time.time(), None
         _settle_memory()
         if self._own.result is not None and not isinstance(self._environment.runner, WorkerRunner):
             gevent.spawn(self._report)

@@ -5,17 +5,18 @@ from __future__ import annotations
 import html
 import io
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final
 from xml.etree import ElementTree
 
 from loadtests.faults import FAULTS
-from loadtests.figures import Figures, by_second, levels_ms, table
+from loadtests.figures import Figures, by_second, first_failure, levels_ms, table
 from loadtests.observing import Look
 from loadtests.outcomes import Outcome
 from loadtests.profile import Span
 from loadtests.scenario import Scenario
+from loadtests.sizes import Sizes
 from loadtests.starting import Start
 from loadtests.verdict import Answer, Verdict
 from loadtests.verdict import Outcome as Ended
@@ -43,7 +44,10 @@ class Shown:
     begun_s: float
     start: Start
     looks: Sequence[Look] = ()
+    sizes: Sizes | None = None
     faults: Sequence[Outcome] = ()
+    known: Mapping[str, str] = field(default_factory=dict)
+    """Of what was asked, how much the service had answered rightly before: only of that the intent is checked."""
 
 
 def document(shown: Shown) -> str:
@@ -60,7 +64,7 @@ def document(shown: Shown) -> str:
         _claims(verdict),
         *(["<h2>Faults</h2>", _faults(shown.faults)] if shown.faults else []),
         "<h2>What was measured</h2>",
-        _table([*table(shown.figures), ("a replica's start", str(shown.start))]),
+        _table([*table(shown.figures), *more(shown)]),
         "<h2>Over time</h2>",
         _timeline(shown),
         "<h2>Who asked</h2>",
@@ -71,8 +75,17 @@ def document(shown: Shown) -> str:
     return page.page(f"Load test {name}: {verdict.outcome.value}", parts, _STYLE)
 
 
+def more(shown: Shown) -> Iterable[tuple[str, str]]:
+    """Rows for people, beside those of the figures."""
+    yield "a replica's start", str(shown.start)
+    if shown.sizes is not None:
+        yield "replicas", str(shown.sizes)
+    yield from shown.known.items()
+
+
 def junit(shown: Shown) -> str:
-    """Each claim as a test case: refuted is a failure, not proven is skipped, an invalid run is an error."""
+    """Each claim as a test case: refuted is a failure, not proven is skipped, and so is what holds in a part of a run;
+    an invalid run is an error."""
     verdict = shown.verdict
     suite = ElementTree.Element(
         "testsuite", name=f"loadtests.{shown.name}", tests=str(max(1, len(verdict.findings)))
@@ -90,8 +103,9 @@ def junit(shown: Shown) -> str:
         elif one.answer is Answer.REFUTED:
             ElementTree.SubElement(case, "failure", message=one.why)
             counts["failures"] += 1
-        elif one.answer is Answer.NOT_PROVEN:
-            ElementTree.SubElement(case, "skipped", message=one.why)
+        elif one.answer is Answer.NOT_PROVEN or verdict.partial:
+            cut = "the run was ended before its time; " if verdict.partial else ""
+            ElementTree.SubElement(case, "skipped", message=f"{cut}{one.why}")
             counts["skipped"] += 1
     for kind in ("errors", "failures", "skipped"):
         suite.set(kind, str(counts[kind]))
@@ -109,7 +123,13 @@ def _claims(verdict: Verdict) -> str:
 
 
 def _faults(outcomes: Sequence[Outcome]) -> str:
-    names = ("requests", "failed", "at the first try", "within the level again, s", "out of level, s")
+    names = (
+        "requests",
+        "failed",
+        "at the first try",
+        "longest out of level, s",
+        "out of level in all, s",
+    )
     head = "<tr><th>fault<th>what was done<th>hypothesis<th>repair" + "".join(
         f"<th class=n>{name}" for name in names
     )
@@ -153,7 +173,7 @@ def _by_who(requests: Sequence[Request]) -> str:
 
 
 def _failures(requests: Sequence[Request]) -> tuple[list[str | None], list[str | None]]:
-    return [one.failure for one in requests], [one.first for one in requests]
+    return [one.failure for one in requests], [first_failure(one) for one in requests]
 
 
 def _reasons(requests: Sequence[Request]) -> str:

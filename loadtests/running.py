@@ -75,7 +75,7 @@ def run(
         root = str(Path(__file__).resolve().parent.parent)
         search = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
         environment = {**os.environ, "PYTHONPATH": search, **own.variable()}
-        partial = False
+        partial = interrupted = False
         with log.open("wb") as out:
             # A group of its own: Ctrl-C at a terminal is ours to pass on, once.
             child = subprocess.Popen(
@@ -90,10 +90,12 @@ def run(
             try:
                 partial = not _watch(child, result, time.monotonic() + length_s + STOP_WITHIN_S, on_progress)
             except KeyboardInterrupt:
-                partial = True
+                partial = interrupted = True
             finally:
                 _end(child)
         found = _read(result).get("figures")
+        if found is None and interrupted:
+            raise SwitchboardError("ended before the first request", "nothing was measured")
         if found is None or (child.returncode != 0 and not partial):
             tail = "\n".join(log.read_text(errors="replace").strip().splitlines()[-10:])
             raise SwitchboardError(f"the load test failed (exit code {child.returncode}):\n{tail}")

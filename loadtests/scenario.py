@@ -19,19 +19,23 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PrivateAttr,
     StringConstraints,
     ValidationError,
     field_validator,
     model_validator,
 )
 
-from loadtests.bounds import CONFIDENCE, failures_for
+from loadtests.bounds import CONFIDENCE, at_most, failures_for
 from loadtests.faults import Name, length_s
 from loadtests.figures import seconds_of
 from loadtests.profile import LONGEST_S, MOST_RPS, Profile, Span, read_trace, staged, traced
 from switchboard.errors import SwitchboardError
 
 FOLDER: Final = Path(__file__).with_name("scenarios")
+LONGEST_TEXT: Final = 200_000
+MOST_REQUESTS: Final = 5_000_000
+"""Of a run: each takes half a kilobyte when it is judged."""
 SETTLE_S: Final = 15.0
 """After a change of the rate, until the decision is made that settles it (beside a replica's start)."""
 
@@ -88,7 +92,8 @@ class Trace(Part):
 
 
 class Claims(Part):
-    """What is to be proven. `latency`: of quantiles (p50, p99, p99.9), by `within` of a change of the rate excepted."""
+    """What is to be proven. `latency`: of quantiles (p50, p99, p99.9), while the rate is held: a replica's start and
+    `settle` after a change of it are excepted."""
 
     availability: Share | None = None
     confidence: Annotated[float, Field(ge=0.5, lt=1)] = CONFIDENCE
@@ -98,6 +103,8 @@ class Claims(Part):
     """So many seconds at most may be out of the service level."""
     capacity: Annotated[float | None, Field(gt=1, le=100)] = None
     """The highest rate that is held within the service level, as a multiple of the first stage's."""
+    scale_down: Annotated[bool, Field(alias="scaleDown")] = False
+    """No request is lost while replicas are taken away."""
 
     @field_validator("latency")
     @classmethod
@@ -120,7 +127,7 @@ class Scenario(Part):
     faults: Annotated[tuple[Name, ...], Field(max_length=100)] = ()
     """What is broken meanwhile, one after the other."""
     claims: Claims = Claims()
-    folder: Annotated[Path, Field(exclude=True)] = FOLDER
+    _folder: Path = PrivateAttr(FOLDER)
 
     @cached_property
     def profile(self) -> Profile:
@@ -130,7 +137,7 @@ class Scenario(Part):
         """
         try:
             if isinstance(self.load, Trace):
-                rows = read_trace(self.folder / self.load.file)
+                rows = read_trace(self._folder / self.load.file)
                 return traced(rows, seconds=self.load.length, peak_rps=self.load.peak)
             return staged((one.rate, one.over or 0.0, one.held or 0.0) for one in self.load)
         except OSError as error:
@@ -173,21 +180,30 @@ def load(name: str) -> Scenario:
     """
     file = Path(name) if "/" in name or name.endswith(".yaml") else FOLDER / f"{name}.yaml"
     try:
-        document = yaml.safe_load(file.read_text(encoding="utf-8"))
+        with file.open(encoding="utf-8") as opened:
+            text = opened.read(LONGEST_TEXT + 1)
+        if len(text) > LONGEST_TEXT:
+            raise SwitchboardError(f"the scenario {name} is longer than {LONGEST_TEXT:,} characters")
+        document = yaml.safe_load(text)
     except FileNotFoundError:
         raise SwitchboardError(
             f"there is no scenario {name}", f"there are {', '.join(names())}, or the path of a YAML file"
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise SwitchboardError(f"the scenario {name} can't be read: {error}") from None
-    except yaml.YAMLError as error:
+    except (
+        yaml.YAMLError,
+        ValueError,
+        RecursionError,
+    ) as error:  # a date or a number that can't be, among others
         raise SwitchboardError(f"the scenario {name} is no YAML: {' '.join(str(error).split())}") from None
     if not isinstance(document, dict):
         raise SwitchboardError(f"the scenario {name} is no mapping of keys to values")
     try:
-        found = Scenario.model_validate({**document, "folder": file.parent})
+        found = Scenario.model_validate(document)
     except ValidationError as error:
         raise SwitchboardError(f"the scenario {name}: {_first(error)}") from None
+    found._folder = file.parent
     found.profile  # noqa: B018 - what it can't be is said at once
     if (needed_s := length_s(found.faults)) > found.profile.length_s and found.faults:
         raise SwitchboardError(
@@ -199,17 +215,32 @@ def load(name: str) -> Scenario:
 
 
 def unprovable(scenario: Scenario) -> str | None:
-    """Why a claim can't be proven by a run of this length, whatever happens in it."""
-    claims, requests = scenario.claims, math.floor(scenario.profile.requests())
-    if (
-        claims.availability is None
-        or failures_for(claims.availability, requests, claims.confidence) is not None
+    """Why a claim can't be proven by a run of this load, or can't fail in it, whatever happens."""
+    claims, profile = scenario.claims, scenario.profile
+    requests = math.floor(profile.requests())
+    if requests > MOST_REQUESTS:
+        return f"{requests:,} requests are more than a run may have ({MOST_REQUESTS:,})"
+    if claims.availability is not None and (
+        failures_for(claims.availability, requests, claims.confidence) is None
     ):
-        return None
-    return (
-        f"{requests:,} requests can't prove an availability of {claims.availability:.10g}: see "
-        f"`switchboard loadtests plan --availability {claims.availability:.10g}`"
-    )
+        return (
+            f"{requests:,} requests can't prove an availability of {claims.availability:.10g}: see "
+            f"`switchboard loadtests plan --availability {claims.availability:.10g}`"
+        )
+    held = scenario.held(0.0)
+    counted = sum(math.floor(profile.requests(span.begin_s, span.end_s)) for span in held)
+    for name in claims.latency:
+        if at_most(0, counted, claims.confidence) > 1 - quantile(name):
+            return f"{counted:,} requests while the rate is held can't prove a {name}"
+    if claims.out_of_level is not None and claims.out_of_level >= profile.length_s:
+        return f"outOfLevel: of {profile.length_s:g} s no more than {claims.out_of_level:g} can be"
+    if claims.capacity is not None:
+        baseline, highest = profile.rate(0.0), max((profile.rate(span.begin_s) for span in held), default=0.0)
+        if not baseline:
+            return "capacity: the first stage has no rate, of which it could be a multiple"
+        if highest < claims.capacity * baseline:
+            return f"capacity: {highest:g} requests/s are held, and {claims.capacity:g}× {baseline:g} is more"
+    return None
 
 
 def _first(error: ValidationError) -> str:

@@ -46,7 +46,8 @@ CODES: Final = {Outcome.PASSED: 0, Outcome.FAILED: 1, Outcome.NOT_PROVEN: 2, Out
 
 
 class Finding(BaseModel):
-    """A claim, its answer, and why. `bound`: of what was claimed, at the confidence; in the claim's unit."""
+    """A claim, its answer, and why. `bound`: of what was measured, at the confidence: the share that is answered, the
+    share that is over a latency, seconds, or a multiple of the baseline."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -76,12 +77,13 @@ def judge(
     *,
     start_s: float,
     partial: bool = False,
-    faults: Sequence[Finding] = (),
+    more: Sequence[Finding] = (),
 ) -> Verdict:
-    """`begun_s`: when the run began, as requests' times are; `start_s`: how long a replica takes to start; `faults`:
-    what the faults of the run came to."""
+    """`begun_s`: when the run began, as requests' times are; `start_s`: how long a replica takes to start; `more`: what
+    was found by other than the requests alone."""
     problems = _invalid(scenario, figures, partial=partial)
-    findings = [*_claims(scenario, requests, begun_s, start_s), *faults]
+    lost = max(0, figures.offered - figures.total)
+    findings = [*_claims(scenario, requests, begun_s, start_s, lost), *more]
     answers = {one.answer for one in findings}
     outcome = Outcome.PASSED
     if problems:
@@ -115,8 +117,7 @@ def _invalid(scenario: Scenario, figures: Figures, *, partial: bool) -> list[str
             f"(at most {LATE_P99_MS:.0f} ms); give it more processes, or a machine of its own"
         )
     planned = scenario.profile.requests()
-    # Six standard deviations of a Poisson count: chance alone gives fewer once in a billion runs.
-    if not partial and figures.offered < planned - 6 * math.sqrt(planned) - 0.01 * planned:
+    if not partial and _too_few(figures.offered, planned):
         found.append(
             f"only {figures.offered:,} of about {planned:,.0f} requests were due: the run was cut short"
         )
@@ -124,11 +125,11 @@ def _invalid(scenario: Scenario, figures: Figures, *, partial: bool) -> list[str
 
 
 def _claims(
-    scenario: Scenario, requests: Sequence[Request], begun_s: float, start_s: float
+    scenario: Scenario, requests: Sequence[Request], begun_s: float, start_s: float, lost: int
 ) -> Iterable[Finding]:
     claims = scenario.claims
     if claims.availability is not None:
-        yield availability(requests, claims.availability, claims.confidence)
+        yield availability(requests, claims.availability, claims.confidence, lost)
     held = scenario.held(start_s)
     for name, bound_s in claims.latency.items():
         yield latency(_within(requests, begun_s, held), name, bound_s, claims)
@@ -138,24 +139,25 @@ def _claims(
         yield capacity(scenario, requests, begun_s, start_s)
 
 
-def availability(requests: Sequence[Request], claimed: float, confidence: float) -> Finding:
+def availability(requests: Sequence[Request], claimed: float, confidence: float, lost: int = 0) -> Finding:
     """The share that is answered: by all requests as if each stood alone, and by blocks of seconds that fail
-    together."""
-    total, failed = len(requests), sum(one.failure is not None for one in requests)
+    together. `lost`: requests that were due, and of which nothing is known: they count as failed."""
+    total, failed = len(requests) + lost, sum(one.failure is not None for one in requests) + lost
     claim = f"availability ≥ {claimed * 100:.10g} %"
-    alone = at_most(failed, total, confidence)
-    rows = by_second(requests)
-    together = clustered([row[3] for row in rows], [row[1] for row in rows], confidence)
-    worst = max(alone, together or 0.0)
+    least, alone = at_least(failed, total, confidence), at_most(failed, total, confidence)
+    rows = [(row[3], row[1]) for row in by_second(requests)] + ([(lost, lost)] if lost else [])
+    together = clustered([row[0] for row in rows], [row[1] for row in rows], confidence) or (least, alone)
+    worst, best = max(alone, together[1]), min(least, together[0])
     known = f"{failed:,} of {total:,} requests failed"
+    if lost:
+        known += f" ({lost:,} of them were due and weren't sent, or weren't waited for)"
     bound = f"at least {_percent(1 - worst)} at {confidence:.0%} confidence"
-    if together is not None and together > alone:
+    if together[1] > alone:
         bound += " (they failed together)"
     if worst <= 1 - claimed:
         return Finding(claim=claim, answer=Answer.HOLDS, why=f"{known}: {bound}", bound=1 - worst)
-    if at_least(failed, total, confidence) > 1 - claimed:
-        best = 1 - at_least(failed, total, confidence)
-        why = f"{known}: at most {_percent(best)} at {confidence:.0%} confidence"
+    if best > 1 - claimed:
+        why = f"{known}: at most {_percent(1 - best, up=True)} at {confidence:.0%} confidence"
         return Finding(claim=claim, answer=Answer.REFUTED, why=why, bound=1 - worst)
     needed = requests_for(claimed, failed, confidence)
     more = f"; it takes {needed:,} with so many failures" if needed > total else ""
@@ -163,11 +165,13 @@ def availability(requests: Sequence[Request], claimed: float, confidence: float)
 
 
 def latency(requests: Sequence[Request], name: str, bound_s: float, claims: Claims) -> Finding:
-    """A quantile is within its bound where no more than the rest is over it: a share, as any other."""
+    """A quantile is within its bound where no more than the rest is over it: a share, as any other. A fast error is no
+    fast answer."""
     claim = f"{name} ≤ {bound_s * 1000:g} ms while the rate is held"
-    total, over = len(requests), sum(one.seconds > bound_s for one in requests)
+    total = len(requests)
+    over = sum(one.failure is not None or one.seconds > bound_s for one in requests)
     allowed = 1 - quantile(name)
-    known = f"{over:,} of {total:,} requests took longer"
+    known = f"{over:,} of {total:,} requests took longer, or failed"
     if total == 0:
         return Finding(claim=claim, answer=Answer.NOT_PROVEN, why="the rate was never held for long enough")
     most, least = at_most(over, total, claims.confidence), at_least(over, total, claims.confidence)
@@ -191,25 +195,45 @@ def out_of_level(requests: Sequence[Request], allowed_s: float) -> Finding:
 
 
 def capacity(scenario: Scenario, requests: Sequence[Request], begun_s: float, start_s: float) -> Finding:
-    """The highest rate that was held within the service level, beside that of the beginning."""
-    baseline, claimed = scenario.profile.rate(0.0), scenario.claims.capacity or 0.0
+    """The highest rate that was held within the service level, beside that of the beginning.
+
+    One that comes several times is held where it was each time; one of which less was sent than the scenario says, or
+    too little to say, is neither held nor refuted.
+    """
+    profile, confidence = scenario.profile, scenario.claims.confidence
+    baseline, claimed = profile.rate(0.0), scenario.claims.capacity or 0.0
     claim = f"{claimed:g}× the baseline of {baseline:g} requests/s is held"
-    best = 0.0
+    answers: dict[float, set[Answer]] = {}
     for span in scenario.held(start_s):
-        rate = scenario.profile.rate(span.begin_s)
         own = _within(requests, begun_s, [span])
-        good = sum(within_level(one) for one in own)
-        bad = len(own) - good
-        if own and at_most(bad, len(own), scenario.claims.confidence) <= 1 - GOOD_SHARE:
-            best = max(best, rate)
+        bad = sum(not within_level(one) for one in own)
+        answer = Answer.NOT_PROVEN
+        if own and at_least(bad, len(own), confidence) > 1 - GOOD_SHARE:
+            answer = Answer.REFUTED
+        elif own and not _too_few(len(own), profile.requests(span.begin_s, span.end_s)):
+            holds = at_most(bad, len(own), confidence) <= 1 - GOOD_SHARE
+            answer = Answer.HOLDS if holds else Answer.NOT_PROVEN
+        answers.setdefault(profile.rate(span.begin_s), set()).add(answer)
+    best = max((rate for rate, found in answers.items() if found == {Answer.HOLDS}), default=0.0)
     ratio = best / baseline if baseline else 0.0
     why = (
         f"{best:g} requests/s were held within the service level, {ratio:.3g}× the baseline"
         if best
         else ("no rate was held within the service level")
     )
-    answer = Answer.HOLDS if ratio >= claimed else Answer.REFUTED
+    asked = [found for rate, found in answers.items() if baseline and rate >= claimed * baseline]
+    if ratio >= claimed:
+        answer = Answer.HOLDS
+    elif asked and all(Answer.REFUTED in found for found in asked):
+        answer = Answer.REFUTED
+    else:
+        answer, why = Answer.NOT_PROVEN, f"{why}; too little was seen of the rate that is claimed"
     return Finding(claim=claim, answer=answer, why=why, bound=ratio)
+
+
+def _too_few(found: int, planned: float) -> bool:
+    """Six standard deviations of a Poisson count: chance alone gives fewer once in a billion runs."""
+    return found < planned - 6 * math.sqrt(planned) - 0.01 * planned
 
 
 def _within(requests: Sequence[Request], begun_s: float, spans: Sequence[Span]) -> list[Request]:
@@ -237,7 +261,9 @@ def _sentence(
     return f"{first.claim} {verb}: {first.why}"
 
 
-def _percent(share: float) -> str:
-    """Rounded down, with a digit more than tells it from all: 99.990 %."""
+def _percent(share: float, *, up: bool = False) -> str:
+    """Rounded down (or up, where it is a bound from above), with a digit more than tells it from all: 99.990 %."""
     digits = max(1, math.floor(-math.log10(max(1e-12, 1 - share)) + 1e-9) - 1)
-    return f"{math.floor(share * 10 ** (digits + 2) + 1e-6) / 10**digits:.{digits}f} %"
+    scaled = share * 10 ** (digits + 2)
+    whole = math.ceil(scaled - 1e-6) if up else math.floor(scaled + 1e-6)
+    return f"{whole / 10**digits:.{digits}f} %"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import traceback
 from typing import Any
 
+import typer
 import typer.core
 
 ERROR = 3
@@ -19,6 +21,8 @@ class AnswerGroup(typer.core.TyperGroup):
             raise
         except Exception as error:
             # Of wrong usage, whose class typer doesn't show, or a SwitchboardError.
-            if hasattr(error, "exit_code"):
-                vars(error)["exit_code"] = ERROR
+            if not hasattr(error, "exit_code"):
+                traceback.print_exc()  # a bug, which somebody has to find
+                raise typer.Exit(ERROR) from None
+            vars(error)["exit_code"] = ERROR
             raise

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 
 import pytest
 
+from loadtests import breaking
 from loadtests.breaking import NO_SUCH_VERSION, Breaker, Cloud, Place
 from loadtests.faults import FAULTS, LEAD_S, Name
 from switchboard.errors import SwitchboardError
 from switchboard.kinds import DEPLOYMENTS, MODEL_SERVERS, PODS
-from switchboard.kube import Credentials, Kube, Object
+from switchboard.kube import ApiError, Credentials, Kube, Object, Unreachable
 from switchboard.labels import MODEL_SERVER, TIER
 from tests import pods
 from tests.conftest import ControlPlane
@@ -166,3 +167,20 @@ def test_what_had_no_turn_is_told(world: World) -> None:
     assert LEAD_S > 1
     assert [one.name for one in breaker.happened] == list(names)
     assert all(one.problem == "the run ended before its turn" for one in breaker.happened)
+
+
+async def test_what_was_done_is_undone_when_the_api_server_is_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(breaking, "LOOK_S", 0.0)
+    answers = iter([Unreachable("refused"), ApiError(503, "ServiceUnavailable", "not yet"), None])
+    tried = []
+
+    async def undo() -> None:
+        tried.append(next(answers))
+        if tried[-1] is not None:
+            raise tried[-1]
+
+    await breaking._insist(undo)
+    assert len(tried) == 3
+    answers = iter([ApiError(404, "NotFound", "it has gone")])
+    with pytest.raises(ApiError, match="it has gone"):
+        await breaking._insist(undo)

@@ -42,6 +42,7 @@ GOOD: dict[str, Any] = {
         pytest.param(200, {**GOOD, "intent": "balance"}, "asked for greeting, answered balance", id="wrong"),
         pytest.param(200, {**GOOD, "language": "zh"}, "asked in en, answered in zh", id="language"),
         pytest.param(200, "Hello!", "the answer is no JSON object", id="no JSON"),
+        pytest.param(200, "[" * 50_000, "the answer is no JSON object", id="deep"),
         pytest.param(503, {"error": {"code": "overloaded"}}, "503 overloaded", id="refused"),
         pytest.param(502, {"error": "no such thing"}, "502", id="refused by another"),
         pytest.param(500, "<html>", "500", id="a page"),

@@ -32,34 +32,40 @@ def traffic(seconds: int, slow: Iterable[int] = (), failed: Iterable[int] = ()) 
 
 
 @pytest.mark.parametrize(
-    ("bad", "until", "seconds"),
+    ("bad", "until", "seconds", "longest"),
     [
-        ([], 60, 0.0),
-        ([0], 60, 0.5),
-        ([0, 1, 2], 60, 2.5),
-        ([0, 4], 60, 4.5),  # four good ones between them aren't enough
-        ([0, 6], 60, 0.5),  # five are
-        ([20], 60, 0.0),  # later than it was within its level again
-        ([0], 5, None),  # who knows
-        (list(range(60)), 60, None),
-        ([0, 3, 6, 9, 12], 20, 12.5),
+        ([], 60, 0.0, 0.0),
+        ([0], 60, 0.5, 0.5),
+        ([0, 1, 2], 60, 2.5, 2.5),
+        ([0, 4], 60, 4.5, 4.5),  # four good ones between them aren't enough
+        ([0, 6], 60, 1.0, 1.0),  # five are: what comes then is another time, from its own beginning
+        ([20], 60, 1.0, 1.0),
+        ([0, 1, 20, 21, 22, 40], 60, 3.0, 3.0),
+        ([0], 5, None, 0.5),  # who knows
+        ([20, 58], 60, None, 1.0),
+        (list(range(60)), 60, None, 59.5),
+        (list(range(6, 60)), 120, 54.0, 54.0),  # what it left behind is the fault's, too
+        ([0, 3, 6, 9, 12], 20, 12.5, 12.5),
     ],
 )
-def test_when_the_service_is_within_its_level_again(bad: list[int], until: int, seconds: float) -> None:
+def test_when_the_service_is_within_its_level_again(
+    bad: list[int], until: int, seconds: float | None, longest: float
+) -> None:
     """The fault is half a second into the first second."""
-    assert recovery(0.5, bad, until) == seconds
+    assert recovery(0.5, bad, until) == (seconds, longest)
 
 
-@given(st.sets(st.integers(0, 59)), st.floats(0, 0.99))
-def test_from_then_on_it_was_within_it_for_so_long(bad: set[int], begun: float) -> None:
-    found = recovery(begun, sorted(bad), 60)
-    runs = [start for start in range(61 - AGAIN_S) if not bad & set(range(start, start + AGAIN_S))]
-    if found is None:
-        assert not any(start >= begun for start in runs)
-    else:
-        back = begun + found
-        assert not any(back - 0.05 <= second < back + AGAIN_S - 1.05 for second in bad)
-        assert all(second + 1 <= back + 0.1 or second >= back + AGAIN_S - 1.05 for second in bad)
+@given(st.sets(st.integers(0, 59)), st.integers(0, 59), st.floats(0, 0.99))
+def test_it_is_as_long_as_bad_seconds_are_and_never_shorter_by_one_more(
+    bad: set[int], more: int, begun: float
+) -> None:
+    recovered, longest = recovery(begun, sorted(bad), 60)
+    back = max([begun, *(second + 1.0 for second in bad)])
+    assert recovered == (longest if 60 - back >= AGAIN_S else None)
+    runs = "".join("x" if second in bad else " " for second in range(60)).split()
+    assert max(map(len, runs), default=0) - 1 <= longest <= 60
+    assert longest == 0 or bad
+    assert recovery(begun, sorted(bad | {more}), 60)[1] >= longest
 
 
 def test_each_has_what_came_until_the_next() -> None:
@@ -77,22 +83,32 @@ def test_each_has_what_came_until_the_next() -> None:
     assert by_name[Name.CUT_EDGE] == Outcome(happened=happened[2])
 
 
+def test_what_is_under_way_when_it_comes_is_what_it_hits_first() -> None:
+    """Nine requests of before, that end by it: theirs are not the usual's, nor those of the fault before."""
+    before = Happened(name=Name.KILL_POD, begun_s=BEGUN + 2)
+    happened = Happened(name=Name.KILL_GATEWAY, begun_s=BEGUN + 30)
+    hit = [Request(BEGUN + 29.9 + number / 100, 0.2, "cut off") for number in range(9)]
+    earlier, found = outcomes([before, happened], sorted([*traffic(80), *hit]))
+    assert (earlier.failed, found.failed, found.first_failed) == (0, 9, 9)
+
+
 @pytest.mark.parametrize(
-    ("recovered", "problem", "requests", "answer"),
+    ("recovered", "longest", "problem", "requests", "answer"),
     [
-        (0.0, None, 100, Answer.HOLDS),
-        (5.0, None, 100, Answer.HOLDS),
-        (5.1, None, 100, Answer.REFUTED),
-        (None, None, 100, Answer.REFUTED),
-        (0.0, None, 0, Answer.NOT_PROVEN),
-        (None, "it couldn't be caused: no root", 0, Answer.NOT_PROVEN),
+        (0.0, 0.0, None, 100, Answer.HOLDS),
+        (5.0, 5.0, None, 100, Answer.HOLDS),
+        (5.1, 5.1, None, 100, Answer.REFUTED),
+        (None, 5.1, None, 100, Answer.REFUTED),
+        (None, 3.0, None, 100, Answer.NOT_PROVEN),  # ended by hand, 3 s after it
+        (0.0, 0.0, None, 0, Answer.NOT_PROVEN),
+        (None, 0.0, "it couldn't be caused: no root", 0, Answer.NOT_PROVEN),
     ],
 )
 def test_a_fault_is_one_more_claim(
-    recovered: float | None, problem: str | None, requests: int, answer: Answer
+    recovered: float | None, longest: float, problem: str | None, requests: int, answer: Answer
 ) -> None:
     happened = Happened(name=Name.KILL_POD, begun_s=BEGUN, problem=problem)
-    found = finding(Outcome(happened=happened, requests=requests, recovered_s=recovered))
+    found = finding(Outcome(happened=happened, requests=requests, recovered_s=recovered, longest_s=longest))
     assert found.answer is answer
     assert found.claim == "kill-pod: within the service level again within 5 s"
     assert problem is None or found.why == problem
@@ -100,7 +116,9 @@ def test_a_fault_is_one_more_claim(
 
 def test_a_node_may_take_longer() -> None:
     happened = Happened(name=Name.LOSE_NODE, begun_s=BEGUN)
-    assert finding(Outcome(happened=happened, requests=9, recovered_s=9.9)).answer is Answer.HOLDS
+    assert (
+        finding(Outcome(happened=happened, requests=9, recovered_s=9.9, longest_s=9.9)).answer is Answer.HOLDS
+    )
 
 
 def test_each_fault_is_described_and_has_its_turn() -> None:

@@ -61,7 +61,8 @@ def test_before_the_first_stage_there_is_nobody() -> None:
         pytest.param(((0, 1), (LONGEST_S + 1, 1)), "takes up to", id="too long"),
         pytest.param(((0, 1), (5, -1)), "from 0 to", id="negative"),
         pytest.param(((0, 1), (5, 1e9)), "from 0 to", id="more than anybody has"),
-        pytest.param(((0, 1), (5, float("nan"))), "from 0 to", id="no number"),
+        pytest.param(((0, 1), (5, float("nan"))), "must be finite", id="no number"),
+        pytest.param(((0, 1), (float("nan"), 1)), "must be finite", id="no time"),
         pytest.param(((0, 0), (5, 0)), "without a request", id="nobody"),
     ],
 )

@@ -107,6 +107,8 @@ def test_a_part_of_a_run_is_marked_as_such() -> None:
         (verdict(Ended.INVALID, HOLDS, REFUTED), ("2", "2", "0", "0")),
         (verdict(Ended.NOT_PROVEN), ("1", "0", "0", "1")),
         (verdict(Ended.PASSED, HOLDS), ("1", "0", "0", "0")),
+        (verdict(Ended.NOT_PROVEN, HOLDS, UNPROVEN, partial=True), ("2", "0", "0", "2")),
+        (verdict(Ended.FAILED, HOLDS, REFUTED, partial=True), ("2", "0", "1", "1")),
     ],
 )
 def test_junit(made: Verdict, counts: tuple[str, ...]) -> None:

@@ -12,14 +12,16 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import psutil
 import pytest
 import yaml
 from typer.testing import CliRunner
 
-from loadtests import probing, verdict
+from loadtests import cli_run, probing, verdict
 from loadtests import spoken as said
 from loadtests.cli import app
 from loadtests.conversations import Question
+from loadtests.scenario import load
 from loadtests.spoken import recordings
 from models import corpus
 from switchboard import questions, requests
@@ -273,6 +275,25 @@ def test_ctrl_c_leaves_a_report_of_a_part(remote: Remote, tmp_path: Path) -> Non
     assert "The run was ended before its time" in (tmp_path / "out" / "report.html").read_text()
 
 
+def test_ctrl_c_before_anybody_has_asked(remote: Remote, tmp_path: Path) -> None:
+    command = [*(sys.executable, "-m", "switchboard.cli", "loadtests", "run", scenario(tmp_path))]
+    command += ["--target", remote.url, "--out", str(tmp_path / "out"), "--questions", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+
+        async def begins() -> bool:
+            return any("locust" in one.cmdline() for one in psutil.Process(child.pid).children())
+
+        try:
+            asyncio.run(until(begins, LONG_S))
+            child.send_signal(signal.SIGINT)
+            _, err = child.communicate(timeout=LONG_S)
+        finally:
+            child.kill()
+    assert child.returncode == 3
+    assert "ended before the first request" in err
+    assert "Traceback" not in err
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -280,6 +301,7 @@ def test_ctrl_c_leaves_a_report_of_a_part(remote: Remote, tmp_path: Path) -> Non
         (["nothing", "--target", "http://127.0.0.1:1"], "there is no scenario nothing"),
         (["smoke", "--target", "http://127.38.0.5:1"], "doesn't answer"),
         (["smoke", "--target", "http://192.0.2.1"], "isn't on this machine"),
+        (["smoke", "--target", "http://[::1"], "is no address"),
     ],
 )
 def test_bad_input_is_said_before_any_load(arguments: list[str], says: str) -> None:
@@ -293,6 +315,18 @@ def test_edges_are_named(remote: Remote, tmp_path: Path) -> None:
     for more, says in (([], "no --edge is given"), (["--edge", "beijing"], "isn't REGION=URL")):
         with pytest.raises(SwitchboardError, match=says):
             CliRunner().invoke(app, ["run", wanted, "--target", remote.url, *more], catch_exceptions=False)
+
+
+def test_a_scenario_without_edges_asks_none(remote: Remote, tmp_path: Path) -> None:
+    """Those that the environment names may be away."""
+    found = cli_run._edges(load(scenario(tmp_path)), ["cn-beijing=http://127.38.0.5:1"])
+    assert found == {}
+
+
+def test_a_report_needs_a_folder(remote: Remote, tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("")
+    with pytest.raises(SwitchboardError, match=r"--out .*taken can't be a folder: File exists"):
+        run(scenario(tmp_path), "--target", remote.url, "--out", str(tmp_path / "taken"))
 
 
 def test_questions_are_of_the_held_out_set() -> None:
@@ -320,6 +354,21 @@ def test_nothing_is_broken_without_a_word_and_a_way(
     with pytest.raises(SwitchboardError, match=says):
         run(wanted, "--target", remote.url, "--out", str(tmp_path), "--questions", "0", *arguments)
     assert len(remote.asked) == 1  # what is looked at before
+
+
+def test_what_is_local_breaks_no_cluster_elsewhere(
+    remote: Remote, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The target may be a forwarded port, and kubectl's current context whatever it was last."""
+    entry = {"cluster": {"server": "https://192.0.2.1:6443"}, "name": "far"}
+    context = {"name": "far", "context": {"cluster": "far", "user": "me"}}
+    document = {"clusters": [entry], "contexts": [context], "current-context": "far"}
+    document["users"] = [{"name": "me", "user": {"token": "t"}}]
+    (tmp_path / "config").write_text(yaml.safe_dump({"apiVersion": "v1", "kind": "Config", **document}))
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "config"))
+    wanted = scenario(tmp_path, load=[{"rate": 1, "for": "3m"}], faults=["roll-out-broken"])
+    with pytest.raises(SwitchboardError, match="the cluster of the current context isn't on this machine"):
+        run(wanted, "--target", remote.url, "--out", str(tmp_path), "--questions", "0")
 
 
 def test_edges_are_those_of_the_environment(

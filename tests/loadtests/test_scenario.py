@@ -55,7 +55,8 @@ def test_the_rate_is_held_when_its_last_change_is_settled(tmp_path: Path) -> Non
 
 def test_a_trace_is_beside_its_scenario(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("time_s,requests_per_s\n0,1\n600,2\n")
-    found = load(written(tmp_path, load={"file": "t.csv", "length": "10m", "peak": 40}))
+    claims = {"availability": 0.999}
+    found = load(written(tmp_path, load={"file": "t.csv", "length": "10m", "peak": 40}, claims=claims))
     assert found.profile.points == ((0, 20), (600, 40))
 
 
@@ -80,6 +81,14 @@ def test_a_trace_is_beside_its_scenario(tmp_path: Path) -> None:
             {"claims": {"availability": 0.99999}},
             "34,800 requests can't prove an availability of 0.99999: see",
         ),
+        ({"claims": {"latency": {"p99.999": "1s"}}}, "can't prove a p99.999"),
+        ({"claims": {"outOfLevel": "7m"}}, "outOfLevel: of 420 s no more than 420 can be"),
+        ({"claims": {"capacity": 6}}, "capacity: 100 requests/s are held, and 6× 20 is more"),
+        (
+            {"load": [{"rate": 10, "over": "60s", "for": "5m"}], "claims": {"capacity": 2}},
+            "capacity: the first stage has no rate",
+        ),
+        ({"load": [{"rate": 9999, "for": "1h"}]}, "35,996,400 requests are more than a run may have"),
         ({"summary": ""}, "summary"),
         ({"faults": ["kill-cat"]}, "faults.0: Input should be 'kill-pod'"),
         ({"faults": ["kill-pod"] * 10}, "its faults take 630 s, and its load 420 s"),
@@ -88,6 +97,41 @@ def test_a_trace_is_beside_its_scenario(tmp_path: Path) -> None:
 def test_what_is_wrong_is_named(tmp_path: Path, changes: dict[str, Any], says: str) -> None:
     with pytest.raises(SwitchboardError, match=says) as raised:
         load(written(tmp_path, **changes))
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        pytest.param("summary: 2024-13-45", "is no YAML: month must be in 1..12", id="no date"),
+        pytest.param("summary: " + "9" * 5000, "is no YAML: Exceeds the limit", id="a number without end"),
+        pytest.param("[" * 50_000, "is no YAML", id="deep"),
+        pytest.param("# " + "x" * 200_000, "is longer than 200,000 characters", id="long"),
+        pytest.param("summary: [", "is no YAML", id="broken"),
+        pytest.param("7", "is no mapping", id="a number"),
+    ],
+)
+def test_what_is_no_scenario_is_said_in_a_line(tmp_path: Path, text: str, says: str) -> None:
+    file = tmp_path / "own.yaml"
+    file.write_text(text)
+    with pytest.raises(SwitchboardError, match=says) as raised:
+        load(str(file))
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        pytest.param("0,1\nnan,2\n", "must be finite", id="no time"),
+        pytest.param("0,1\n600,inf\n", "must be finite", id="no rate"),
+        pytest.param("0,1\n600," + "9" * 200_000 + "\n", "it is no CSV", id="a field without end"),
+        pytest.param("0,1\n600\n", "line 3 has no two numbers", id="half a row"),
+    ],
+)
+def test_what_is_wrong_with_a_trace_is_said_in_a_line(tmp_path: Path, text: str, says: str) -> None:
+    (tmp_path / "t.csv").write_text("time_s,requests_per_s\n" + text)
+    with pytest.raises(SwitchboardError, match=says) as raised:
+        load(written(tmp_path, load={"file": "t.csv", "length": "10m", "peak": 40}))
     assert "\n" not in str(raised.value)
 
 

@@ -68,7 +68,7 @@ def once(second: int, *others: int) -> Callable[[int, int], str | None]:
         pytest.param(299, 0, Answer.NOT_PROVEN, "it takes 29,956 with so many", id="none of too few"),
         pytest.param(300, 1, Answer.NOT_PROVEN, "it takes 47,437 with so many", id="one of too few"),
         pytest.param(480, 1, Answer.HOLDS, "1 of 48,000 requests failed", id="one of enough"),
-        pytest.param(300, 12, Answer.REFUTED, "12 of 30,000 requests failed: at most 99.97", id="too many"),
+        pytest.param(300, 12, Answer.REFUTED, "12 of 30,000 requests failed: at most 99.98", id="too many"),
     ],
 )
 def test_availability(seconds: int, failed: int, answer: Answer, says: str) -> None:
@@ -86,6 +86,25 @@ def test_requests_that_fail_together_prove_less() -> None:
     found = availability(together, 0.9999, 0.95)
     assert found.answer is Answer.NOT_PROVEN
     assert "they failed together" in found.why
+
+
+def test_one_bad_second_refutes_nothing() -> None:
+    """Twenty of 97,000 are more than one in ten thousand; of one event in sixteen minutes nobody knows how often."""
+    requests = made([(970, 100)], bad=lambda at, number: "x" if at == 500 and number < 20 else None)
+    assert availability(requests, 0.9999, 0.95).answer is Answer.NOT_PROVEN
+    assert availability(requests, 0.9999, 0.95).why.startswith("20 of 97,000 requests failed: at least 99.9")
+
+
+def test_what_is_lost_has_failed() -> None:
+    """Sixty-two of which nobody knows: a thousandth, which makes no run invalid."""
+    found = verdict(scenario((630, 100), availability=0.9999), made([(630, 100)]), Sent(63_062, 0))
+    assert found.outcome is Outcome.NOT_PROVEN
+    assert "62 of 63,062 requests failed (62 of them were due and weren't sent" in found.sentence
+
+
+def test_a_fast_error_is_no_fast_answer() -> None:
+    requests = made([(60, 100)], bad=lambda *_: "503")
+    assert latency(requests, "p99", 0.3, CLAIMS).answer is Answer.REFUTED
 
 
 CLAIMS = Claims(latency={"p99": 0.3})
@@ -138,6 +157,30 @@ def test_capacity_is_the_highest_rate_that_was_held() -> None:
     assert (small.answer, small.bound) == (Answer.REFUTED, 1)
 
 
+@pytest.mark.parametrize(
+    ("rates", "slow", "answer", "bound"),
+    [
+        pytest.param([(60, 20), (40, 100)], 0, Answer.NOT_PROVEN, 0, id="ended before it was held for long"),
+        pytest.param([(40, 20)], 0, Answer.NOT_PROVEN, 0, id="ended before it came"),
+        pytest.param([(60, 20), (100, 60), (100, 20)], 0, Answer.NOT_PROVEN, 1, id="less was sent"),
+        pytest.param(
+            [(60, 20), (100, 100), (100, 20), (100, 100)], 260, Answer.REFUTED, 1, id="held only once"
+        ),
+        pytest.param(
+            [(60, 20), (100, 100), (100, 20), (100, 100)], 999, Answer.HOLDS, 5, id="held both times"
+        ),
+    ],
+)
+def test_capacity_by_all_that_was_seen_of_a_rate(
+    rates: list[tuple[int, int]], slow: int, answer: Answer, bound: float
+) -> None:
+    """`slow`: from that second on one in twenty is, of the second time."""
+    wanted = scenario((60, 20), (100, 100), (100, 20), (100, 100), capacity=5)
+    requests = made(rates, slow=lambda second, number: second >= (slow or 999) and number < 5)
+    found = capacity(wanted, requests, BEGUN, 20.0)
+    assert (found.answer, found.bound) == (answer, bound)
+
+
 def test_a_run_that_holds() -> None:
     found = verdict(scenario((300, 100), availability=0.9999, latency={"p99": "300ms"}), made([(300, 100)]))
     assert found.outcome is Outcome.PASSED
@@ -188,7 +231,7 @@ HOLDS = scenario((300, 100), availability=0.9999)
         pytest.param(
             made([(300, 100)]),
             None,
-            {"faults": [Finding(claim="a killed pod", answer=Answer.REFUTED, why="3 failed")]},
+            {"more": [Finding(claim="a killed pod", answer=Answer.REFUTED, why="3 failed")]},
             Outcome.FAILED,
             "a killed pod is refuted: 3 failed",
             id="a fault",
