@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -20,6 +21,7 @@ from switchboard import requests
 from switchboard.errors import SwitchboardError
 from switchboard.requests import Request
 
+LOOPBACK: Final = "127.0.0.1"
 LEVELS: Final = 200
 """Locust's users at the highest rate: it is set in so many steps."""
 STEADY_LEVELS: Final = 10
@@ -68,7 +70,10 @@ def run(
         command = [sys.executable, "-m", "locust", "-f", str(Path(__file__).with_name("chat.py"))]
         command += ["--headless", "--only-summary", "--host", url.rstrip("/"), "--exit-code-on-error", "0"]
         if processes > 1:
-            command += ["--processes", str(processes)]
+            # Else all the world may connect to the one that leads, and two runs can't be at once.
+            port = str(_free_port())
+            command += ["--processes", str(processes), "--master-host", LOOPBACK, "--master-port", port]
+            command += ["--master-bind-host", LOOPBACK, "--master-bind-port", port]
         if html is not None:
             command += ["--html", str(html.absolute())]
         own = replace(settings, per_user=most_rps / levels, result=str(result), requests=str(each))
@@ -101,6 +106,12 @@ def run(
             raise SwitchboardError(f"the load test failed (exit code {child.returncode}):\n{tail}")
         with each.open(newline="") as file:
             return Run(Figures.model_validate(found), requests.read(file), partial=partial)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((LOOPBACK, 0))
+        return int(probe.getsockname()[1])
 
 
 def _watch(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -213,12 +215,36 @@ def test_several_processes_tell_of_the_last_request_too(remote: Remote, tmp_path
     assert (code, figures["failed"], figures["total"]) == (0, 0, figures["offered"])
 
 
+@contextlib.contextmanager
+def listening() -> Iterator[set[str]]:
+    """Where this process's children listen meanwhile."""
+    found: set[str] = set()
+    ended = threading.Event()
+
+    def look() -> None:
+        while not ended.wait(0.2):
+            for child in psutil.Process().children(recursive=True):
+                with contextlib.suppress(psutil.Error):
+                    sockets = child.net_connections("tcp")
+                    found.update(one.laddr.ip for one in sockets if one.status == psutil.CONN_LISTEN)
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        yield found
+    finally:
+        ended.set()
+        thread.join()
+
+
 def test_several_processes_make_one_run(remote: Remote, tmp_path: Path) -> None:
-    code, found = run(
-        *(scenario(tmp_path), "--target", remote.url, "--out", str(tmp_path)),
-        *("--questions", "0", "--processes", "2"),
-    )
+    with listening() as addresses:
+        code, found = run(
+            *(scenario(tmp_path), "--target", remote.url, "--out", str(tmp_path)),
+            *("--questions", "0", "--processes", "2"),
+        )
     assert code == 0, found
+    assert "127.0.0.1" in addresses and all(one.startswith("127.") for one in addresses)
     assert found["figures"]["total"] == found["figures"]["offered"]
     assert len(remote.asked) == found["figures"]["total"] + 1  # and that before the run
     assert 60 <= found["figures"]["total"] <= 150
