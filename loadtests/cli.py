@@ -7,6 +7,7 @@ isn't proven, 3 nothing is said.
 from __future__ import annotations
 
 import json
+import math
 import random
 import signal
 import sys
@@ -101,6 +102,8 @@ def plan(
     output: OutputOption = Output.TEXT,
 ) -> None:
     """How many requests, and how long, a claim of availability takes to be proven."""
+    if rate is not None and not math.isfinite(rate):
+        raise SwitchboardError(f"--rate {rate:g} can't be; it must be a number of requests/s")
     try:
         requests = requests_for(availability, failures, confidence)
     except ValueError as error:
@@ -111,8 +114,8 @@ def plan(
         typer.echo(json.dumps({**found, "rate": rate, "requests": requests, "minutes": minutes}, indent=2))
         return
     typer.echo(
-        f"{requests:,} requests with at most {failures} failed prove an availability of {availability * 100:.10g} % "
-        f"at {confidence * 100:.10g} % confidence"
+        f"{requests:,} requests with at most {failures} failed prove an availability of {availability * 100:.14g} % "
+        f"at {confidence * 100:.14g} % confidence"
     )
     if minutes is not None:
         typer.echo(f"at {rate:g} requests/s that takes {minutes:.1f} min")

@@ -224,8 +224,8 @@ def unprovable(scenario: Scenario) -> str | None:
         failures_for(claims.availability, requests, claims.confidence) is None
     ):
         return (
-            f"{requests:,} requests can't prove an availability of {claims.availability:.10g}: see "
-            f"`switchboard loadtests plan --availability {claims.availability:.10g}`"
+            f"{requests:,} requests can't prove an availability of {claims.availability:.14g}: see "
+            f"`switchboard loadtests plan --availability {claims.availability:.14g}`"
         )
     held = scenario.held(0.0)
     counted = sum(math.floor(profile.requests(span.begin_s, span.end_s)) for span in held)

@@ -143,7 +143,7 @@ def availability(requests: Sequence[Request], claimed: float, confidence: float,
     """The share that is answered: by all requests as if each stood alone, and by blocks of seconds that fail
     together. `lost`: requests that were due, and of which nothing is known: they count as failed."""
     total, failed = len(requests) + lost, sum(one.failure is not None for one in requests) + lost
-    claim = f"availability ≥ {claimed * 100:.10g} %"
+    claim = f"availability ≥ {claimed * 100:.14g} %"
     least, alone = at_least(failed, total, confidence), at_most(failed, total, confidence)
     rows = [(row[3], row[1]) for row in by_second(requests)] + ([(lost, lost)] if lost else [])
     together = clustered([row[0] for row in rows], [row[1] for row in rows], confidence) or (least, alone)

@@ -135,9 +135,20 @@ def test_how_long_a_claim_takes(arguments: list[str], requests: int, minutes: fl
     assert ("min" in words) == (minutes is not None)
 
 
+def test_nearly_all_is_not_all() -> None:
+    arguments = ["plan", "--availability", "0.99999999999"]
+    assert "99.999999999 %" in CliRunner().invoke(app, arguments, catch_exceptions=False).stdout
+
+
 @pytest.mark.parametrize(
     "arguments",
-    [["--availability", "1"], ["--availability", "0"], ["--confidence", "1"], ["--confidence", "0"]],
+    [
+        ["--availability", "1"],
+        ["--availability", "0"],
+        ["--confidence", "1"],
+        ["--confidence", "0"],
+        ["--rate", "inf"],
+    ],
 )
 def test_claims_that_cannot_be(arguments: list[str]) -> None:
     with pytest.raises(SwitchboardError, match="can't be"):
