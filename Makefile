@@ -2,7 +2,7 @@
 PYTHON ?= python3
 STACK ?= local
 ARGS ?=
-WORKERS ?= 2
+WORKERS ?= 3
 SWITCHBOARD = .venv/bin/switchboard
 
 .PHONY: help up down clean status doctor pulumi test check lint lock venv
