@@ -124,6 +124,12 @@ def run_scenario(
         if other is not None:
             probing.check_voice(other, what="--other")
     breaker = _breaker(wanted, stack, yes_break, (context, core_context), namespace, server)
+    observer = _observer(namespace, server, context)
+    if observer is None and wanted.claims.scale_down:
+        raise SwitchboardError(
+            "the scenario claims something of replicas (scaleDown), and there is no kubeconfig to see them by",
+            'of the local cloud: eval "$(switchboard env)"; else KUBECONFIG, or a scenario without that claim',
+        )
     folder = out or Path(f"loadtests-{name}")
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -152,7 +158,6 @@ def run_scenario(
                 recorded = temporary / "recordings.jsonl"
                 known["recordings that it understood"] = probing.find_out(target, recordings(), recorded)
                 step.detail(known["recordings that it understood"])
-        observer = _observer(namespace, server, context)
         if observer is not None:
             stacked.enter_context(observer)
         if breaker is not None:
@@ -185,6 +190,7 @@ def run_scenario(
     start = Start.of(start_seconds, observer.starts if observer is not None else ())
     looks = observer.looks if observer is not None else []
     sized = sizes.sizes(looks, found.requests)
+    lost = max(0, found.figures.offered - found.figures.total)
     verdict = judge(
         wanted,
         found.requests,
@@ -193,7 +199,7 @@ def run_scenario(
         start_s=start.seconds,
         partial=found.partial,
         more=[
-            *([sizes.finding(sized)] if wanted.claims.scale_down else []),
+            *([sizes.finding(sized, lost)] if wanted.claims.scale_down else []),
             *(finding(one) for one in came_to),
         ],
     )

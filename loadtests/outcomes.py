@@ -15,6 +15,8 @@ from switchboard.requests import Request
 
 AGAIN_S: Final = 5
 """So many seconds in a row within the level, and the service is within it again."""
+MOST_TIMES: Final = 2
+"""Who is out of its level again and again hasn't recovered: in all it may be so many times as long as at once."""
 
 
 class Happened(BaseModel):
@@ -32,8 +34,8 @@ class Happened(BaseModel):
 
 class Outcome(BaseModel):
     """What a fault came to, until the next one: requests that ended in its turn, those that failed, those whose first
-    try did; the longest that the service was out of its level (`recovered_s`: in seconds, of what was over by then;
-    None: it wasn't over; `longest_s`: of what wasn't, too), and all seconds out of it."""
+    try did; the longest that the service was out of its level (`recovered_s`: in seconds; None: it wasn't surely within
+    it again at the end; `longest_s`: with what was seen of that), and all seconds out of it."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -52,32 +54,37 @@ def outcomes(happened: Sequence[Happened], requests: Sequence[Request]) -> list[
     caused = sorted(
         ((one.begun_s, one) for one in happened if one.begun_s is not None), key=lambda pair: pair[0]
     )
-    rows = by_second(requests)
-    ends = [*(begun for begun, _ in caused[1:]), rows[-1][0] + 1.0 if rows else 0.0]
-    for number, ((begun, one), end) in enumerate(zip(caused, ends, strict=True), 1):
-        # What is under way when a fault comes is what it hits first.
-        until = math.inf if number == len(caused) else end
-        own = [request for request in requests if begun <= request.started_s + request.seconds < until]
-        seconds = [row for row in rows if math.floor(begun) <= row[0] < math.floor(end)]
-        bad = [second for second, due, good, _ in seconds if good < GOOD_SHARE * due]
-        recovered, longest = recovery(begun, bad, end)
-        found.append(
-            Outcome(
-                happened=one,
-                requests=len(own),
-                failed=sum(request.failure is not None for request in own),
-                first_failed=sum(first_failure(request) is not None for request in own),
-                recovered_s=recovered,
-                longest_s=longest,
-                out_s=len(bad),
-            )
-        )
+    last_s = max((one.started_s for one in requests), default=0.0)
+    ends = [begun for begun, _ in caused[1:]] + [math.inf] * bool(caused)
+    for (begun, one), end in zip(caused, ends, strict=True):
+        # What is under way when a fault comes is what it hits first, and no matter of the one before.
+        own = [request for request in requests if begun <= request.started_s + request.seconds < end]
+        found.append(_outcome(one, begun, min(end, math.floor(last_s) + 1.0), own, whole=end < math.inf))
     return found
 
 
-def recovery(begun_s: float, bad: Sequence[int], until_s: float) -> tuple[float | None, float]:
-    """How long the service was out of its level at a time, in seconds: at the longest, None where it was still out at
-    the end; and at the longest with that.
+def _outcome(one: Happened, begun_s: float, end_s: float, own: Sequence[Request], *, whole: bool) -> Outcome:
+    """`whole`: it is known that its turn was over."""
+    fault = FAULTS[one.name]
+    bad = [second for second, due, good, _ in by_second(own) if good < GOOD_SHARE * due]
+    recovered, longest, open_s = recovery(begun_s, bad, end_s)
+    whole = whole or end_s - begun_s >= fault.turn_s - AGAIN_S
+    if recovered is None and whole and open_s <= fault.within_s:
+        recovered = longest  # however it goes on: until the next one it can't be more
+    return Outcome(
+        happened=one,
+        requests=len(own),
+        failed=sum(request.failure is not None for request in own),
+        first_failed=sum(first_failure(request) is not None for request in own),
+        recovered_s=recovered,
+        longest_s=longest,
+        out_s=len(bad),
+    )
+
+
+def recovery(begun_s: float, bad: Sequence[int], until_s: float) -> tuple[float | None, float, float]:
+    """How long the service was out of its level at a time, in seconds: at the longest, None where it wasn't surely
+    within it again at the end; at the longest with that; and how long before the end such a time began (0: none did).
 
     It is within it again at the first of AGAIN_S good seconds in a row. What begins within so many of the fault counts
     from the fault on; what begins later (its repair, or what it left behind) from its own beginning. `bad`: the seconds
@@ -87,9 +94,11 @@ def recovery(begun_s: float, bad: Sequence[int], until_s: float) -> tuple[float 
     for second in bad:
         if second - back >= AGAIN_S:
             longest, since = max(longest, back - since), float(second)
-        back = second + 1.0
-    longest = round(max(longest, back - since, 0.0), 1)
-    return longest if until_s - back >= AGAIN_S else None, longest
+        back = max(back, second + 1.0)
+    longest = round(max(longest, back - since), 1)
+    if until_s - back >= AGAIN_S:
+        return longest, longest, 0.0
+    return None, longest, until_s - since
 
 
 def finding(outcome: Outcome) -> Finding:
@@ -101,13 +110,13 @@ def finding(outcome: Outcome) -> Finding:
     lost = f"{outcome.failed:,} of {outcome.requests:,} requests failed, {outcome.first_failed:,} at the first try"
     if outcome.requests == 0:
         return Finding(claim=claim, answer=Answer.NOT_PROVEN, why="no request came after it")
-    if outcome.longest_s > fault.within_s:
-        over = f"out of it for {outcome.longest_s:g} s"
-        if outcome.recovered_s is None:
-            over += " and still when its turn was over"
-        return Finding(claim=claim, answer=Answer.REFUTED, why=f"{over}; {lost}", bound=outcome.longest_s)
+    out = f", {outcome.out_s} s in all" if outcome.out_s else ""
+    if outcome.longest_s > fault.within_s or outcome.out_s > MOST_TIMES * fault.within_s:
+        still = " (and not surely within it at the end of its turn)" if outcome.recovered_s is None else ""
+        why = f"out of it for {outcome.longest_s:g} s{out}{still}; {lost}"
+        return Finding(claim=claim, answer=Answer.REFUTED, why=why, bound=outcome.longest_s)
     if outcome.recovered_s is None:
         why = f"not seen for long enough afterwards; {lost}"
         return Finding(claim=claim, answer=Answer.NOT_PROVEN, why=why)
-    why = f"after {outcome.recovered_s:g} s; {lost}"
+    why = f"after {outcome.recovered_s:g} s{out}; {lost}"
     return Finding(claim=claim, answer=Answer.HOLDS, why=why, bound=outcome.recovered_s)

@@ -143,10 +143,10 @@ def _faults(outcomes: Sequence[Outcome]) -> str:
         if happened.problem is not None:
             rows.append(f"{row}<td colspan=5>{_text(happened.problem)}")
             continue
-        again = "never" if one.recovered_s is None else f"{one.recovered_s:g}"
+        longest = f"{one.longest_s:g}" + (", and still" if one.recovered_s is None else "")
         rows.append(
             f"{row}<td class=n>{one.requests:,}<td class=n>{one.failed:,}<td class=n>{one.first_failed:,}"
-            f"<td class=n>{again}<td class=n>{one.out_s}"
+            f"<td class=n>{longest}<td class=n>{one.out_s}"
         )
     return f"<table>{head}{''.join(rows)}</table>"
 

@@ -99,7 +99,7 @@ def run(
             finally:
                 _end(child)
         found = _read(result).get("figures")
-        if found is None and interrupted:
+        if found is None and interrupted and child.returncode == -signal.SIGTERM:  # it was still beginning
             raise SwitchboardError("ended before the first request", "nothing was measured")
         if found is None or (child.returncode != 0 and not partial):
             tail = "\n".join(log.read_text(errors="replace").strip().splitlines()[-10:])

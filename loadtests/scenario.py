@@ -28,7 +28,7 @@ from pydantic import (
 
 from loadtests.bounds import CONFIDENCE, at_most, failures_for
 from loadtests.faults import Name, length_s
-from loadtests.figures import seconds_of
+from loadtests.figures import GOOD_SHARE, seconds_of
 from loadtests.profile import LONGEST_S, MOST_RPS, Profile, Span, read_trace, staged, traced
 from switchboard.errors import SwitchboardError
 
@@ -38,6 +38,10 @@ MOST_REQUESTS: Final = 5_000_000
 """Of a run: each takes half a kilobyte when it is judged."""
 SETTLE_S: Final = 15.0
 """After a change of the rate, until the decision is made that settles it (beside a replica's start)."""
+
+
+_NO_YAML: Final = (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError)
+"""The others of values that can't be what they say: a date with 13 months, a number of 5,000 digits, `!!bool maybe`."""
 
 
 def _seconds(value: Any) -> Any:
@@ -191,11 +195,7 @@ def load(name: str) -> Scenario:
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise SwitchboardError(f"the scenario {name} can't be read: {error}") from None
-    except (
-        yaml.YAMLError,
-        ValueError,
-        RecursionError,
-    ) as error:  # a date or a number that can't be, among others
+    except _NO_YAML as error:
         raise SwitchboardError(f"the scenario {name} is no YAML: {' '.join(str(error).split())}") from None
     if not isinstance(document, dict):
         raise SwitchboardError(f"the scenario {name} is no mapping of keys to values")
@@ -236,11 +236,29 @@ def unprovable(scenario: Scenario) -> str | None:
         return f"outOfLevel: of {profile.length_s:g} s no more than {claims.out_of_level:g} can be"
     if claims.capacity is not None:
         baseline, highest = profile.rate(0.0), max((profile.rate(span.begin_s) for span in held), default=0.0)
+        wanted = claims.capacity * baseline
         if not baseline:
             return "capacity: the first stage has no rate, of which it could be a multiple"
-        if highest < claims.capacity * baseline:
+        if not reaches(highest, wanted):
             return f"capacity: {highest:g} requests/s are held, and {claims.capacity:g}× {baseline:g} is more"
+        most = max(
+            profile.requests(one.begin_s, one.end_s)
+            for one in held
+            if reaches(profile.rate(one.begin_s), wanted)
+        )
+        if not provable(most, claims.confidence):
+            return f"capacity: {most:,.0f} requests while that rate is held can't prove it"
     return None
+
+
+def reaches(rate: float, wanted: float) -> bool:
+    """Whether a rate is as high: 3.3 is 1.1 times 3, whatever floats say."""
+    return rate >= wanted or math.isclose(rate, wanted)
+
+
+def provable(requests: float, confidence: float) -> bool:
+    """Whether so many requests, all of them good, show that GOOD_SHARE of such requests are."""
+    return at_most(0, math.floor(requests), confidence) <= 1 - GOOD_SHARE
 
 
 def _first(error: ValidationError) -> str:

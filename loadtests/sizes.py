@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -15,19 +15,21 @@ from switchboard.requests import Request
 
 BEFORE_S: Final = 5.0
 """What is seen once a second has begun earlier."""
-DRAIN_S: Final = 30.0
-"""For so long a replica that is taken away goes on answering what it has, at the most."""
+AFTER_S: Final = 10.0
+"""A replica that isn't ready any more ends within that."""
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """Replicas that were ready: at first, at most, in the end. How many were taken away, since fewer were wanted; and
-    of the requests that were under way within DRAIN_S of that: those that failed, and those whose first try did."""
+    """Replicas that were ready: at first, at most, in the end. How many were taken away, since fewer were wanted, while
+    the run went on; and of the requests that were under way meanwhile (from when fewer were wanted until the last one
+    had gone): how many, those that failed, and those whose first try did."""
 
     first: int
     most: int
     last: int
     taken: int = 0
+    requests: int = 0
     failed: int = 0
     first_failed: int = 0
 
@@ -35,7 +37,7 @@ class Sizes:
         text = f"{self.first} ready at first, {self.most} at most, {self.last} in the end"
         if self.taken:
             text += (
-                f"; {self.taken} taken away, meanwhile {self.failed:,} requests failed, "
+                f"; {self.taken} taken away, and meanwhile {self.failed:,} of {self.requests:,} requests failed, "
                 f"{self.first_failed:,} at the first try"
             )
         return text
@@ -45,37 +47,48 @@ def sizes(looks: Sequence[Look], requests: Sequence[Request]) -> Sizes | None:
     """None where nobody looked."""
     if not looks:
         return None
-    taken, spans = 0, []
-    for before, after in itertools.pairwise(looks):
-        # One that dies is fewer than are wanted; of those that are more than that, some go.
-        fewer = before.ready - max(after.ready, after.desired)
-        if fewer > 0:
-            taken += fewer
-            spans.append(Span(before.at - BEFORE_S, after.at + DRAIN_S))
+    found = list(_taken(looks))
     meanwhile = [
         one
         for one in requests
-        if any(one.started_s < span.end_s and one.started_s + one.seconds >= span.begin_s for span in spans)
+        if any(
+            one.started_s < span.end_s and one.started_s + one.seconds >= span.begin_s for _, span in found
+        )
     ]
     return Sizes(
         first=looks[0].ready,
         most=max(one.ready for one in looks),
         last=looks[-1].ready,
-        taken=taken,
+        taken=sum(count for count, _ in found),
+        requests=len(meanwhile),
         failed=sum(one.failure is not None for one in meanwhile),
         first_failed=sum(first_failure(one) is not None for one in meanwhile),
     )
 
 
-def finding(found: Sizes | None) -> Finding:
-    """As a claim of a run."""
+def _taken(looks: Sequence[Look]) -> Iterator[tuple[int, Span]]:
+    """Each time that fewer were wanted and went: how many, and from when to when. A replica is drained first, and ready
+    until it has nothing left to answer, so that it begins when fewer are wanted."""
+    for number, (before, after) in enumerate(itertools.pairwise(looks), 1):
+        if after.desired >= before.desired:
+            continue
+        gone = next((one for one in looks[number:] if one.ready <= after.desired), None)
+        fewer = min(before.desired, before.ready) - after.desired
+        if gone is not None and fewer > 0 and gone.at + AFTER_S <= looks[-1].at:
+            yield fewer, Span(before.at - BEFORE_S, gone.at + AFTER_S)
+
+
+def finding(found: Sizes | None, lost: int = 0) -> Finding:
+    """As a claim of a run; `lost`: requests that were due, and of which nothing is known."""
     claim = "no request is lost while replicas are taken away"
     if found is None:
-        return Finding(
-            claim=claim, answer=Answer.NOT_PROVEN, why="nobody saw the replicas: there is no kubeconfig"
-        )
+        why = "nobody saw the replicas: there is no kubeconfig"
+        return Finding(claim=claim, answer=Answer.NOT_PROVEN, why=why)
     if found.failed:
         return Finding(claim=claim, answer=Answer.REFUTED, why=str(found), bound=found.failed)
-    if not found.taken:
+    if not found.taken or not found.requests:
         return Finding(claim=claim, answer=Answer.NOT_PROVEN, why=f"none was taken away: {found}")
+    if lost:
+        why = f"nobody knows what became of {lost:,} requests; {found}"
+        return Finding(claim=claim, answer=Answer.NOT_PROVEN, why=why)
     return Finding(claim=claim, answer=Answer.HOLDS, why=str(found), bound=0)

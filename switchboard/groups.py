@@ -17,8 +17,10 @@ class AnswerGroup(typer.core.TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
-        except typer.Exit:
+        except (typer.Exit, BrokenPipeError):
             raise
+        except typer.Abort:
+            raise typer.Exit(ERROR) from None
         except Exception as error:
             # Of wrong usage, whose class typer doesn't show, or a SwitchboardError.
             if not hasattr(error, "exit_code"):

@@ -32,34 +32,36 @@ def traffic(seconds: int, slow: Iterable[int] = (), failed: Iterable[int] = ()) 
 
 
 @pytest.mark.parametrize(
-    ("bad", "until", "seconds", "longest"),
+    ("bad", "until", "seconds", "longest", "open_s"),
     [
-        ([], 60, 0.0, 0.0),
-        ([0], 60, 0.5, 0.5),
-        ([0, 1, 2], 60, 2.5, 2.5),
-        ([0, 4], 60, 4.5, 4.5),  # four good ones between them aren't enough
-        ([0, 6], 60, 1.0, 1.0),  # five are: what comes then is another time, from its own beginning
-        ([20], 60, 1.0, 1.0),
-        ([0, 1, 20, 21, 22, 40], 60, 3.0, 3.0),
-        ([0], 5, None, 0.5),  # who knows
-        ([20, 58], 60, None, 1.0),
-        (list(range(60)), 60, None, 59.5),
-        (list(range(6, 60)), 120, 54.0, 54.0),  # what it left behind is the fault's, too
-        ([0, 3, 6, 9, 12], 20, 12.5, 12.5),
+        ([], 60, 0.0, 0.0, 0.0),
+        ([0], 60, 0.5, 0.5, 0.0),
+        ([0, 1, 2], 60, 2.5, 2.5, 0.0),
+        ([0, 4], 60, 4.5, 4.5, 0.0),  # four good ones between them aren't enough
+        ([0, 6], 60, 1.0, 1.0, 0.0),  # five are: what comes then is another time, from its own beginning
+        ([20], 60, 1.0, 1.0, 0.0),
+        ([0, 1, 20, 21, 22, 40], 60, 3.0, 3.0, 0.0),
+        ([0], 5, None, 0.5, 4.5),  # who knows
+        ([20, 58], 60, None, 1.0, 2.0),
+        (list(range(60)), 60, None, 59.5, 59.5),
+        (list(range(6, 60)), 120, 54.0, 54.0, 0.0),  # what it left behind is the fault's, too
+        ([0, 3, 6, 9, 12], 20, 12.5, 12.5, 0.0),
+        ([-1], 60, 0.0, 0.0, 0.0),  # of what was under way when it came
     ],
 )
 def test_when_the_service_is_within_its_level_again(
-    bad: list[int], until: int, seconds: float | None, longest: float
+    bad: list[int], until: int, seconds: float | None, longest: float, open_s: float
 ) -> None:
     """The fault is half a second into the first second."""
-    assert recovery(0.5, bad, until) == (seconds, longest)
+    assert recovery(0.5, bad, until) == (seconds, longest, open_s)
 
 
 @given(st.sets(st.integers(0, 59)), st.integers(0, 59), st.floats(0, 0.99))
 def test_it_is_as_long_as_bad_seconds_are_and_never_shorter_by_one_more(
     bad: set[int], more: int, begun: float
 ) -> None:
-    recovered, longest = recovery(begun, sorted(bad), 60)
+    recovered, longest, open_s = recovery(begun, sorted(bad), 60)
+    assert (open_s == 0) == (recovered is not None)
     back = max([begun, *(second + 1.0 for second in bad)])
     assert recovered == (longest if 60 - back >= AGAIN_S else None)
     runs = "".join("x" if second in bad else " " for second in range(60)).split()
@@ -90,6 +92,34 @@ def test_what_is_under_way_when_it_comes_is_what_it_hits_first() -> None:
     hit = [Request(BEGUN + 29.9 + number / 100, 0.2, "cut off") for number in range(9)]
     earlier, found = outcomes([before, happened], sorted([*traffic(80), *hit]))
     assert (earlier.failed, found.failed, found.first_failed) == (0, 9, 9)
+    assert finding(earlier).answer is Answer.HOLDS
+    assert finding(found).answer is Answer.HOLDS
+
+
+def test_where_none_could_be_caused_each_says_why() -> None:
+    happened = [Happened(name=one, problem="the Kubernetes API has no means for it") for one in Name]
+    found = outcomes(happened, traffic(5))
+    assert [one.happened for one in found] == happened
+    assert {finding(one).answer for one in found} == {Answer.NOT_PROVEN}
+
+
+@pytest.mark.parametrize(
+    ("slow", "seconds", "answer"),
+    [
+        pytest.param([10, 57], 120, Answer.HOLDS, id="a bad second before the next one comes"),
+        pytest.param([10, 53, 57], 120, Answer.NOT_PROVEN, id="it may be out of it for as long"),
+        pytest.param([10, 52, 56, 58], 120, Answer.REFUTED, id="out of it when the next one comes"),
+        pytest.param([*range(10, 14), *range(19, 23)], 120, Answer.HOLDS, id="twice"),
+        pytest.param([*range(10, 14), *range(19, 23), *range(28, 32)], 120, Answer.REFUTED, id="and again"),
+        pytest.param([10], 13, Answer.NOT_PROVEN, id="ended by hand"),
+    ],
+)
+def test_by_what_is_seen_until_the_next_one(slow: list[int], seconds: int, answer: Answer) -> None:
+    happened = [Happened(name=Name.KILL_POD, begun_s=BEGUN + 10)]
+    if seconds > 30:
+        happened.append(Happened(name=Name.FREEZE_POD, begun_s=BEGUN + 60, ended_s=BEGUN + 80))
+    first = outcomes(happened, traffic(seconds, slow=slow))[0]
+    assert finding(first).answer is answer, first
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,7 @@ KILLED = Outcome(
     failed=1,
     first_failed=2,
     recovered_s=1.5,
+    longest_s=1.5,
     out_s=2,
 )
 UNCAUSED = Outcome(happened=Happened(name=Name.CUT_EDGE, problem="it takes <root>"))

@@ -88,6 +88,10 @@ def test_a_trace_is_beside_its_scenario(tmp_path: Path) -> None:
             {"load": [{"rate": 10, "over": "60s", "for": "5m"}], "claims": {"capacity": 2}},
             "capacity: the first stage has no rate",
         ),
+        (
+            {"load": [{"rate": 1, "for": "60s"}, {"rate": 5, "for": "60s"}], "claims": {"capacity": 5}},
+            "capacity: 225 requests while that rate is held can't prove it",
+        ),
         ({"load": [{"rate": 9999, "for": "1h"}]}, "35,996,400 requests are more than a run may have"),
         ({"summary": ""}, "summary"),
         ({"faults": ["kill-cat"]}, "faults.0: Input should be 'kill-pod'"),
@@ -100,10 +104,18 @@ def test_what_is_wrong_is_named(tmp_path: Path, changes: dict[str, Any], says: s
     assert "\n" not in str(raised.value)
 
 
+def test_a_multiple_is_one_whatever_floats_say(tmp_path: Path) -> None:
+    stages = [{"rate": 3, "for": "5m"}, {"rate": 3.3, "for": "5m"}]
+    assert load(written(tmp_path, load=stages, claims={"capacity": 1.1})).claims.capacity == 1.1
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
         pytest.param("summary: 2024-13-45", "is no YAML: month must be in 1..12", id="no date"),
+        pytest.param("summary: !!bool maybe", "is no YAML", id="no bool"),
+        pytest.param('summary: !!int ""', "is no YAML", id="no number"),
+        pytest.param("summary: !!timestamp some", "is no YAML", id="no time"),
         pytest.param("summary: " + "9" * 5000, "is no YAML: Exceeds the limit", id="a number without end"),
         pytest.param("[" * 50_000, "is no YAML", id="deep"),
         pytest.param("# " + "x" * 200_000, "is longer than 200,000 characters", id="long"),

@@ -12,9 +12,10 @@ from switchboard.requests import Request
 BEGUN = 1_000_000.0
 
 
-def looks(*counts: tuple[int, int]) -> list[Look]:
-    """Each a second: wanted, ready."""
-    return [Look(BEGUN + second, desired, ready) for second, (desired, ready) in enumerate(counts)]
+def looks(*counts: tuple[int, int], then_s: int = 60) -> list[Look]:
+    """Each a second: wanted, ready; and the last one for some time."""
+    seen = [*counts, *[counts[-1]] * then_s]
+    return [Look(BEGUN + second, desired, ready) for second, (desired, ready) in enumerate(seen)]
 
 
 def asked(
@@ -32,40 +33,53 @@ def asked(
         ([(5, 5), (2, 5), (2, 3), (2, 2)], 3),
         ([(5, 5), (5, 4), (5, 5)], 0),  # it died, and came again
         ([(5, 5), (4, 3), (4, 4)], 1),  # one was taken away, and one died
+        ([(2, 2), (2, 3), (2, 2)], 0),  # a new revision's, which comes before an old one goes
+        ([(5, 3), (4, 3)], 0),  # it hadn't come yet
+        ([(5, 5), (4, 5), (5, 5)], 0),  # it was wanted again
     ],
 )
-def test_those_that_are_taken_away_are_more_than_are_wanted(
-    counts: list[tuple[int, int]], taken: int
-) -> None:
+def test_those_that_are_taken_away_were_wanted_before(counts: list[tuple[int, int]], taken: int) -> None:
     found = sizes(looks(*counts), [])
     assert found is not None
     assert found.taken == taken
 
 
+def test_what_ends_in_the_last_seconds_was_not_seen() -> None:
+    found = sizes(looks((3, 3), (2, 3), (2, 2), then_s=5), [asked(1)])
+    assert found == Sizes(3, 3, 2)
+
+
+DRAINED = [(3, 3)] * 100 + [(2, 3)] * 30 + [(2, 2)]
+"""Gateways leave it out from the hundredth second on; it goes when it has nothing left to answer."""
+
+
 def test_what_fails_meanwhile_is_told() -> None:
-    seen = looks(*[(3, 3)] * 100, *[(2, 3)] * 2, *[(2, 2)] * 100)
     requests = [
         asked(50, failure="503"),  # long before
         asked(90, 9.0, first="cut off"),  # under way
-        asked(103, failure="503", first="503"),
-        asked(120),
-        asked(140, failure="503"),  # long after
+        asked(105, failure="503", first="503"),  # 25 s before it isn't ready any more
+        asked(130),
+        asked(150, failure="503"),  # long after
     ]
-    assert sizes(seen, requests) == Sizes(3, 3, 2, taken=1, failed=1, first_failed=2)
+    found = sizes(looks(*DRAINED), requests)
+    assert found == Sizes(3, 3, 2, taken=1, requests=3, failed=1, first_failed=2)
+    assert str(found).endswith("1 taken away, and meanwhile 1 of 3 requests failed, 2 at the first try")
 
 
 @pytest.mark.parametrize(
-    ("found", "answer"),
+    ("found", "lost", "answer"),
     [
-        (None, Answer.NOT_PROVEN),
-        (Sizes(2, 5, 5), Answer.NOT_PROVEN),
-        (Sizes(2, 5, 2, taken=3), Answer.HOLDS),
-        (Sizes(2, 5, 2, taken=3, first_failed=4), Answer.HOLDS),
-        (Sizes(2, 5, 2, taken=3, failed=1, first_failed=4), Answer.REFUTED),
+        (None, 0, Answer.NOT_PROVEN),
+        (Sizes(2, 5, 5), 0, Answer.NOT_PROVEN),
+        (Sizes(2, 5, 2, taken=3), 0, Answer.NOT_PROVEN),  # nobody asked
+        (Sizes(2, 5, 2, taken=3, requests=90), 0, Answer.HOLDS),
+        (Sizes(2, 5, 2, taken=3, requests=90), 1, Answer.NOT_PROVEN),
+        (Sizes(2, 5, 2, taken=3, requests=90, first_failed=4), 0, Answer.HOLDS),
+        (Sizes(2, 5, 2, taken=3, requests=90, failed=1, first_failed=4), 0, Answer.REFUTED),
     ],
 )
-def test_it_is_a_claim(found: Sizes | None, answer: Answer) -> None:
-    assert finding(found).answer is answer
+def test_it_is_a_claim(found: Sizes | None, lost: int, answer: Answer) -> None:
+    assert finding(found, lost).answer is answer
 
 
 def test_nobody_looked() -> None:

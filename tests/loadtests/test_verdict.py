@@ -95,6 +95,16 @@ def test_one_bad_second_refutes_nothing() -> None:
     assert availability(requests, 0.9999, 0.95).why.startswith("20 of 97,000 requests failed: at least 99.9")
 
 
+def test_an_outage_refutes_what_it_spent_ten_times() -> None:
+    """Twenty seconds of sixteen minutes, in which nobody had an answer."""
+    requests = made([(970, 20)], bad=lambda at, number: "x" if 500 <= at < 520 else None)
+    found = availability(requests, 0.9999, 0.95)
+    assert found.answer is Answer.REFUTED
+    assert found.why == (
+        "400 of 19,400 requests failed together: more than 10 times what may, by one event that may come again"
+    )
+
+
 def test_what_is_lost_has_failed() -> None:
     """Sixty-two of which nobody knows: a thousandth, which makes no run invalid."""
     found = verdict(scenario((630, 100), availability=0.9999), made([(630, 100)]), Sent(63_062, 0))
@@ -179,6 +189,13 @@ def test_capacity_by_all_that_was_seen_of_a_rate(
     requests = made(rates, slow=lambda second, number: second >= (slow or 999) and number < 5)
     found = capacity(wanted, requests, BEGUN, 20.0)
     assert (found.answer, found.bound) == (answer, bound)
+
+
+@pytest.mark.parametrize("start_s", [5.0, 8.0, 9.0, 12.0])
+def test_what_a_start_leaves_of_a_stage_says_nothing(start_s: float) -> None:
+    stages = [(60, 20), (300, 100), (60, 20), (25, 100), (60, 20)]
+    found = capacity(scenario(*stages, capacity=5), made(stages), BEGUN, start_s)
+    assert (found.answer, found.bound) == (Answer.HOLDS, 5)
 
 
 def test_a_run_that_holds() -> None:
