@@ -2,7 +2,7 @@
 PYTHON ?= python3
 STACK ?= local
 ARGS ?=
-WORKERS ?= 3
+WORKERS ?= 2
 SWITCHBOARD = .venv/bin/switchboard
 
 .PHONY: help up down clean status doctor pulumi test check lint lock venv
