@@ -11,7 +11,6 @@ import argparse
 import json
 import resource
 import shutil
-import socket
 import statistics
 import subprocess
 import sys
@@ -26,7 +25,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from loadtests.agreed import Settings
-from loadtests.running import run
+from loadtests.running import free_port, run
 from switchboard import envoy
 
 HOST: Final = "127.38.0.7"
@@ -113,9 +112,7 @@ def theirs(program: str, url: str, rate: float, seconds: float, folder: Path) ->
 @contextmanager
 def answering(folder: Path) -> Iterator[str]:
     """An Envoy that answers by itself; its address."""
-    with socket.socket() as taken:
-        taken.bind((HOST, 0))
-        port = taken.getsockname()[1]
+    port = free_port(HOST)
     body = {"status": 200, "body": {"inline_string": json.dumps(ANSWER)}}
     routes = {"name": "all", "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [_route(body)]}]}
     manager = envoy.typed(

@@ -190,7 +190,6 @@ def run_scenario(
     start = Start.of(start_seconds, observer.starts if observer is not None else ())
     looks = observer.looks if observer is not None else []
     sized = sizes.sizes(looks, found.requests)
-    lost = max(0, found.figures.offered - found.figures.total)
     verdict = judge(
         wanted,
         found.requests,
@@ -199,7 +198,7 @@ def run_scenario(
         start_s=start.seconds,
         partial=found.partial,
         more=[
-            *([sizes.finding(sized, lost)] if wanted.claims.scale_down else []),
+            *([sizes.finding(sized, found.figures.lost)] if wanted.claims.scale_down else []),
             *(finding(one) for one in came_to),
         ],
     )

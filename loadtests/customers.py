@@ -185,6 +185,11 @@ class Customers(User):
         return questions(own.questions)
 
 
+def desks_of(environment: Environment) -> list[Desk]:
+    """Those that ask in its run."""
+    return [desk for (whose, _), desk in Customers.desks.items() if whose is environment]
+
+
 def begin(environment: Environment) -> None:
     """A run: who asked in one before it has gone."""
     for key in [one for one in Customers.desks if one[0] is environment]:
@@ -199,8 +204,7 @@ def end_all() -> None:
 
 def close(environment: Environment) -> int:
     """When no more is due: wait for what is still to be answered. How many weren't waited for."""
-    desks = [desk for (whose, _), desk in Customers.desks.items() if whose is environment]
-    return sum(desk.close() for desk in desks)
+    return sum(desk.close() for desk in desks_of(environment))
 
 
 def _worker(environment: Environment) -> int:

@@ -103,6 +103,11 @@ class Figures(BaseModel):
     failures: dict[str, int]
     """By reason."""
 
+    @property
+    def lost(self) -> int:
+        """Requests that were due, and of which nothing is known: not sent, or not waited for."""
+        return max(0, self.offered - self.total)
+
 
 def figures(
     requests: Sequence[Request], duration_s: float, sent: Sent | None = None, began_s: float | None = None
@@ -133,7 +138,7 @@ def figures(
         p99_ms=_ms(percentile(times, 99)) if times else None,
         max_ms=_ms(times[-1]) if times else None,
         seconds=len(rows),
-        seconds_within_level=sum(good >= GOOD_SHARE * due for _, due, good, _ in rows),
+        seconds_within_level=len(rows) - len(bad_seconds(rows)),
         failures=dict(failures.most_common()),
     )
 
@@ -148,6 +153,17 @@ def by_second(requests: Sequence[Request]) -> list[tuple[int, int, int, int]]:
         row[1] += within_level(request)
         row[2] += request.failure is not None
     return [(second, *found[second]) for second in sorted(found)]  # type: ignore[misc]
+
+
+def bad_seconds(rows: Iterable[tuple[int, int, int, int]]) -> list[int]:
+    """Of those of `by_second`, the seconds in which fewer than GOOD_SHARE were answered well and in time."""
+    return [second for second, due, good, _ in rows if good < GOOD_SHARE * due]
+
+
+def failed_of(requests: Iterable[Request]) -> tuple[int, int]:
+    """How many failed, and how many did at the first try."""
+    found = [(one.failure is not None, first_failure(one) is not None) for one in requests]
+    return sum(failed for failed, _ in found), sum(first for _, first in found)
 
 
 def breaches(found: Figures, *, max_failed: int, p99_s: float | None) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Final
 from pydantic import BaseModel, ConfigDict
 
 from loadtests.faults import FAULTS, Name
-from loadtests.figures import GOOD_SHARE, by_second, first_failure
+from loadtests.figures import bad_seconds, by_second, failed_of
 from loadtests.verdict import Answer, Finding
 from switchboard.requests import Request
 
@@ -55,8 +55,8 @@ def outcomes(happened: Sequence[Happened], requests: Sequence[Request]) -> list[
         ((one.begun_s, one) for one in happened if one.begun_s is not None), key=lambda pair: pair[0]
     )
     last_s = max((one.started_s for one in requests), default=0.0)
-    ends = [begun for begun, _ in caused[1:]] + [math.inf] * bool(caused)
-    for (begun, one), end in zip(caused, ends, strict=True):
+    ends = [*(begun for begun, _ in caused[1:]), math.inf]
+    for (begun, one), end in zip(caused, ends, strict=False):  # there may be none
         # What is under way when a fault comes is what it hits first, and no matter of the one before.
         own = [request for request in requests if begun <= request.started_s + request.seconds < end]
         found.append(_outcome(one, begun, min(end, math.floor(last_s) + 1.0), own, whole=end < math.inf))
@@ -66,25 +66,26 @@ def outcomes(happened: Sequence[Happened], requests: Sequence[Request]) -> list[
 def _outcome(one: Happened, begun_s: float, end_s: float, own: Sequence[Request], *, whole: bool) -> Outcome:
     """`whole`: it is known that its turn was over."""
     fault = FAULTS[one.name]
-    bad = [second for second, due, good, _ in by_second(own) if good < GOOD_SHARE * due]
-    recovered, longest, open_s = recovery(begun_s, bad, end_s)
+    bad = bad_seconds(by_second(own))
+    longest, open_s = recovery(begun_s, bad, end_s)
     whole = whole or end_s - begun_s >= fault.turn_s - AGAIN_S
-    if recovered is None and whole and open_s <= fault.within_s:
-        recovered = longest  # however it goes on: until the next one it can't be more
+    # However what is open goes on: until the next one it can't be more.
+    settled = not open_s or (whole and open_s <= fault.within_s)
+    failed, first_failed = failed_of(own)
     return Outcome(
         happened=one,
         requests=len(own),
-        failed=sum(request.failure is not None for request in own),
-        first_failed=sum(first_failure(request) is not None for request in own),
-        recovered_s=recovered,
+        failed=failed,
+        first_failed=first_failed,
+        recovered_s=longest if settled else None,
         longest_s=longest,
         out_s=len(bad),
     )
 
 
-def recovery(begun_s: float, bad: Sequence[int], until_s: float) -> tuple[float | None, float, float]:
-    """How long the service was out of its level at a time, in seconds: at the longest, None where it wasn't surely
-    within it again at the end; at the longest with that; and how long before the end such a time began (0: none did).
+def recovery(begun_s: float, bad: Sequence[int], until_s: float) -> tuple[float, float]:
+    """How long the service was out of its level at a time, at the longest; and how long before the end that began after
+    which it wasn't surely within it again (0: it was). In seconds.
 
     It is within it again at the first of AGAIN_S good seconds in a row. What begins within so many of the fault counts
     from the fault on; what begins later (its repair, or what it left behind) from its own beginning. `bad`: the seconds
@@ -96,9 +97,7 @@ def recovery(begun_s: float, bad: Sequence[int], until_s: float) -> tuple[float 
             longest, since = max(longest, back - since), float(second)
         back = max(back, second + 1.0)
     longest = round(max(longest, back - since), 1)
-    if until_s - back >= AGAIN_S:
-        return longest, longest, 0.0
-    return None, longest, until_s - since
+    return longest, 0.0 if until_s - back >= AGAIN_S else until_s - since
 
 
 def finding(outcome: Outcome) -> Finding:

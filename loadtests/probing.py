@@ -41,10 +41,10 @@ def check_target(url: str, stack: str, *, what: str = "--target") -> None:
     """
     try:
         parts = urlsplit(url)
-        host, _ = parts.hostname, parts.port
+        scheme, host, _ = parts.scheme, parts.hostname, parts.port
     except ValueError:
-        parts, host = None, None
-    if parts is None or parts.scheme not in ("http", "https") or not host:
+        scheme, host = "", None
+    if scheme not in ("http", "https") or not host:
         raise SwitchboardError(f"{what} {url!r} is no address; it must begin with http:// or https://")
     if stack == LOCAL and not is_here(host):
         raise SwitchboardError(

@@ -19,7 +19,7 @@ from locust.env import Environment
 from locust.runners import STATE_MISSING, MasterRunner, WorkerRunner
 
 from loadtests.agreed import SPOKEN_TIMEOUT_S, Settings, settings
-from loadtests.customers import FIRST, LATE, VERSION, Customers, begin, close
+from loadtests.customers import FIRST, LATE, VERSION, begin, close, desks_of
 from loadtests.figures import Sent, SoFar, by_second, figures
 from switchboard.requests import Request, percentile, write
 
@@ -121,7 +121,7 @@ class Recorder:
         )
 
     def _own_sent(self) -> Sent:
-        desks = [desk for (whose, _), desk in Customers.desks.items() if whose is self._environment]
+        desks = desks_of(self._environment)
         return Sent(sum(one.pacer.offered for one in desks), sum(one.pacer.dropped for one in desks))
 
     def _tell(self, client_id: str, data: dict[str, Any], **_: Any) -> None:

@@ -11,7 +11,7 @@ from typing import Any, Final
 from xml.etree import ElementTree
 
 from loadtests.faults import FAULTS
-from loadtests.figures import Figures, by_second, first_failure, levels_ms, table
+from loadtests.figures import Figures, by_second, failed_of, first_failure, levels_ms, table
 from loadtests.observing import Look
 from loadtests.outcomes import Outcome
 from loadtests.profile import Span
@@ -164,7 +164,7 @@ def _by_who(requests: Sequence[Request]) -> str:
     for who in sorted({one.who for one in requests}):
         own = [one for one in requests if one.who == who]
         times = sorted(one.seconds * 1000 for one in own)
-        failed, first = (sum(value is not None for value in values) for values in _failures(own))
+        failed, first = failed_of(own)
         rows.append(
             f"<tr><td>{_text(who)}<td class=n>{len(own):,}<td class=n>{failed:,}<td class=n>{first:,}"
             f"<td class=n>{percentile(times, 50):.1f}<td class=n>{percentile(times, 99):.1f}"

@@ -71,7 +71,7 @@ def run(
         command += ["--headless", "--only-summary", "--host", url.rstrip("/"), "--exit-code-on-error", "0"]
         if processes > 1:
             # Else all the world may connect to the one that leads, and two runs can't be at once.
-            port = str(_free_port())
+            port = str(free_port(LOOPBACK))
             command += ["--processes", str(processes), "--master-host", LOOPBACK, "--master-port", port]
             command += ["--master-bind-host", LOOPBACK, "--master-bind-port", port]
         if html is not None:
@@ -108,9 +108,10 @@ def run(
             return Run(Figures.model_validate(found), requests.read(file), partial=partial)
 
 
-def _free_port() -> int:
+def free_port(host: str) -> int:
+    """One at which nobody listens there."""
     with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
+        probe.bind((host, 0))
         return int(probe.getsockname()[1])
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from loadtests.figures import first_failure
+from loadtests.figures import failed_of
 from loadtests.observing import Look
 from loadtests.profile import Span
 from loadtests.verdict import Answer, Finding
@@ -55,14 +55,15 @@ def sizes(looks: Sequence[Look], requests: Sequence[Request]) -> Sizes | None:
             one.started_s < span.end_s and one.started_s + one.seconds >= span.begin_s for _, span in found
         )
     ]
+    failed, first_failed = failed_of(meanwhile)
     return Sizes(
         first=looks[0].ready,
         most=max(one.ready for one in looks),
         last=looks[-1].ready,
         taken=sum(count for count, _ in found),
         requests=len(meanwhile),
-        failed=sum(one.failure is not None for one in meanwhile),
-        first_failed=sum(first_failure(one) is not None for one in meanwhile),
+        failed=failed,
+        first_failed=first_failed,
     )
 
 

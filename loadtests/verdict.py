@@ -16,7 +16,7 @@ from typing import Final
 from pydantic import BaseModel, ConfigDict
 
 from loadtests.bounds import at_least, at_most, clustered, requests_for
-from loadtests.figures import GOOD_SHARE, Figures, by_second, levels_ms, within_level
+from loadtests.figures import GOOD_SHARE, Figures, bad_seconds, by_second, levels_ms, within_level
 from loadtests.profile import Span
 from loadtests.scenario import Claims, Scenario, provable, quantile, reaches
 from switchboard.requests import Request
@@ -84,8 +84,7 @@ def judge(
     """`begun_s`: when the run began, as requests' times are; `start_s`: how long a replica takes to start; `more`: what
     was found by other than the requests alone."""
     problems = _invalid(scenario, figures, partial=partial)
-    lost = max(0, figures.offered - figures.total)
-    findings = [*_claims(scenario, requests, begun_s, start_s, lost), *more]
+    findings = [*_claims(scenario, requests, begun_s, start_s, figures.lost), *more]
     answers = {one.answer for one in findings}
     outcome = Outcome.PASSED
     if problems:
@@ -108,10 +107,9 @@ def _invalid(scenario: Scenario, figures: Figures, *, partial: bool) -> list[str
     found = []
     if figures.total == 0:
         found.append("no request was made")
-    unsent = figures.offered - figures.total
-    if figures.offered and unsent > UNSENT * figures.offered:
+    if figures.lost > UNSENT * figures.offered:
         found.append(
-            f"{unsent:,} of {figures.offered:,} requests that were due weren't sent or weren't waited for"
+            f"{figures.lost:,} of {figures.offered:,} requests that were due weren't sent or weren't waited for"
         )
     if figures.late_p99_ms is not None and figures.late_p99_ms > LATE_P99_MS:
         found.append(
@@ -191,7 +189,7 @@ def latency(requests: Sequence[Request], name: str, bound_s: float, claims: Clai
 def out_of_level(requests: Sequence[Request], allowed_s: float) -> Finding:
     """Seconds of whose requests fewer than GOOD_SHARE were answered right within their service level."""
     rows = by_second(requests)
-    bad = [row[0] for row in rows if row[2] < GOOD_SHARE * row[1]]
+    bad = bad_seconds(rows)
     within = " or ".join(f"{one:g} ms" for one in levels_ms(requests))
     why = f"{len(bad)} of {len(rows)} s were ({GOOD_SHARE:.0%} within {within})"
     answer = Answer.HOLDS if len(bad) <= allowed_s else Answer.REFUTED

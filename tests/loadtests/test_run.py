@@ -270,28 +270,28 @@ def test_known_questions_are_to_be_answered_right(
     assert set(found["figures"]["failures"]) == {"asked for greeting, answered balance"}
 
 
-def test_ctrl_c_leaves_a_report_of_a_part(remote: Remote, tmp_path: Path) -> None:
-    wanted = scenario(tmp_path, load=[{"rate": 20, "for": "10m"}])
-    child = subprocess.Popen(
-        [
-            *(sys.executable, "-m", "switchboard.cli", "loadtests", "run", wanted),
-            *("--target", remote.url, "--out", str(tmp_path / "out"), "--questions", "0"),
-        ],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+@contextlib.contextmanager
+def begun(wanted: str, remote: Remote, folder: Path, **env: str) -> Iterator[subprocess.Popen[str]]:
+    """A run in a process of its own, with a report in `folder`."""
+    command = [*(sys.executable, "-m", "switchboard.cli", "loadtests", "run", wanted)]
+    command += ["--target", remote.url, "--out", str(folder), "--questions", "0"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env={**os.environ, **env}) as child:
+        try:
+            yield child
+        finally:
+            child.kill()
 
+
+def test_ctrl_c_leaves_a_report_of_a_part(remote: Remote, tmp_path: Path) -> None:
     async def under_way() -> bool:
         return len(remote.asked) > 30
 
-    try:
+    wanted = scenario(tmp_path, load=[{"rate": 20, "for": "10m"}])
+    with begun(wanted, remote, tmp_path / "out") as child:
         asyncio.run(until(under_way, LONG_S))
         child.send_signal(signal.SIGINT)
         out, err = child.communicate(timeout=LONG_S)
-    finally:
-        child.kill()
-        child.wait()
     assert "Traceback" not in err
     assert "ended before its time" in out
     found = json.loads((tmp_path / "out" / "result.json").read_text())
@@ -308,22 +308,14 @@ def test_ctrl_c_before_anybody_has_asked(remote: Remote, tmp_path: Path) -> None
     """Locust takes its time to begin, here until it is told to end."""
     slow = "import sys, time\nif 'locust' in sys.orig_argv:\n    time.sleep(120)\n"
     (tmp_path / "sitecustomize.py").write_text(slow)
-    command = [*(sys.executable, "-m", "switchboard.cli", "loadtests", "run", scenario(tmp_path))]
-    command += ["--target", remote.url, "--out", str(tmp_path / "out"), "--questions", "0"]
-    env = {**os.environ, "PYTHONPATH": str(tmp_path)}
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env
-    ) as child:
+    with begun(scenario(tmp_path), remote, tmp_path / "out", PYTHONPATH=str(tmp_path)) as child:
 
         async def begins() -> bool:
             return any("locust" in one.cmdline() for one in psutil.Process(child.pid).children())
 
-        try:
-            asyncio.run(until(begins, LONG_S))
-            child.send_signal(signal.SIGINT)
-            _, err = child.communicate(timeout=LONG_S)
-        finally:
-            child.kill()
+        asyncio.run(until(begins, LONG_S))
+        child.send_signal(signal.SIGINT)
+        _, err = child.communicate(timeout=LONG_S)
     assert child.returncode == 3
     assert "ended before the first request" in err
     assert "Traceback" not in err
