@@ -151,13 +151,13 @@ def run_scenario(
                     Question(one.text, one.language, one.intent) for one in corpus.handwritten(name="fresh")
                 ]
                 asked = temporary / "questions.jsonl"
-                known["questions that it knew"] = probing.find_out(target, held_out, asked, most=questions)
-                step.detail(known["questions that it knew"])
+                known["questions it knew"] = probing.find_out(target, held_out, asked, most=questions)
+                step.detail(known["questions it knew"])
         if Users.VOICE in wanted.users:
             with progress.step("which recordings it understands") as step:
                 recorded = temporary / "recordings.jsonl"
-                known["recordings that it understood"] = probing.find_out(target, recordings(), recorded)
-                step.detail(known["recordings that it understood"])
+                known["recordings understood"] = probing.find_out(target, recordings(), recorded)
+                step.detail(known["recordings understood"])
         if observer is not None:
             stacked.enter_context(observer)
         if breaker is not None:

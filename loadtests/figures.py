@@ -196,7 +196,7 @@ def table(found: Figures) -> Iterable[tuple[str, str]]:
     yield "requests", f"{found.total:,} in {found.duration_s:.0f} s ({found.rate_rps:g}/s)"
     sent = found.offered - found.dropped
     yield (
-        "due / sent / answered or given up",
+        "due / sent / through",
         f"{found.offered:,} / {sent:,} / {found.total:,} ({found.dropped:,} dropped)",
     )
     yield "failed", f"{found.failed:,}"
